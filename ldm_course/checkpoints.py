@@ -1,0 +1,135 @@
+"""Trained weights: safetensors files with all that is needed to use them inside, and the ones the course ships.
+
+A denoiser's file holds its U-Net's configuration, its schedule, what it predicts, and the space it works in; a
+latent one names its autoencoder's file, which lies beside it. Nothing here is a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from .autoencoder import Autoencoder
+from .config import AutoencoderConfig, UNetConfig
+from .records import home, written_whole
+from .schedules import Schedule, make_schedule
+from .spaces import LatentSpace, PixelSpace
+from .unet import UNet
+
+KINDS = {"unet": (UNet, UNetConfig), "autoencoder": (Autoencoder, AutoencoderConfig)}
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """All that sampling needs: the network, the space it works in, its schedule, and what it predicts."""
+
+    model: UNet
+    space: PixelSpace | LatentSpace
+    schedule: Schedule
+    prediction: str
+    meta: dict
+
+
+def save_model(path: str | Path, model: nn.Module, *, half: bool = False, **meta) -> Path:
+    """Writes weights and configuration; `half` rounds the weights to float16. `meta` is kept as JSON.
+
+    ValueError: neither a `UNet` nor an `Autoencoder`.
+    """
+    kind = next((k for k, (cls, _) in KINDS.items() if isinstance(model, cls)), None)
+    if kind is None:
+        raise ValueError(f"cannot save a {type(model).__name__}; expected a UNet or an Autoencoder")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:  # the scale is one number: rounding it would save nothing and move every latent
+        tensors = {k: v.half() if v.is_floating_point() and v.ndim else v for k, v in tensors.items()}
+    text = {"kind": kind, "config": json.dumps(asdict(model.config)), "meta": json.dumps(meta)}
+    with written_whole(path) as temporary:
+        save_file(tensors, temporary, metadata=text)
+    return Path(path)
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict]:
+    """The network in float32, in evaluation mode, and what was stored beside it. ValueError: no such model file."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such checkpoint; expected a .safetensors file that this course wrote")
+    try:
+        with safe_open(path, "pt") as file:
+            text = file.metadata() or {}
+            state = {k: file.get_tensor(k) for k in file.keys()}
+        cls, config_cls = KINDS[text["kind"]]
+        config = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text["config"]).items()}
+        model = cls(config_cls(**config))
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+        meta = json.loads(text["meta"])
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise ValueError(f"{path}: not a checkpoint of this course ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # safetensors raises its own class for broken files
+        raise ValueError(f"{path}: broken or no safetensors file ({error})") from error
+    return model.to(device).eval(), meta
+
+
+def save_denoiser(
+    path: str | Path,
+    model: UNet,
+    *,
+    size: int,
+    schedule: Schedule,
+    prediction: str,
+    autoencoder: str | None = None,
+    half: bool = False,
+    **meta,
+) -> Path:
+    """Writes a denoiser for pictures of `size` a side; `autoencoder` is its file's name in the same folder."""
+    return save_model(
+        path,
+        model,
+        half=half,
+        size=size,
+        schedule={"name": schedule.name, "T": schedule.T, "shift": schedule.shift},
+        prediction=prediction,
+        autoencoder=autoencoder,
+        **meta,
+    )
+
+
+def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
+    """A denoiser with its space, ready for `spaces.generate`; ValueError if the file is none."""
+    model, meta = load_model(path, device)
+    if not isinstance(model, UNet) or not {"size", "schedule", "prediction", "autoencoder"} <= meta.keys():
+        given = "a U-Net without its schedule" if isinstance(model, UNet) else "an autoencoder"
+        known = ", ".join(pretrained_names()) or "none yet"
+        raise ValueError(f"{path}: this is {given}; expected a denoiser, such as the course's own: {known}")
+    if meta["autoencoder"] is None:
+        space = PixelSpace(meta["size"], model.config.in_channels)
+    else:
+        beside = Path(path).with_name(meta["autoencoder"])
+        autoencoder, _ = load_model(beside, device)
+        if not isinstance(autoencoder, Autoencoder):
+            raise ValueError(f"{beside}: expected the autoencoder that {path} works with; this is a U-Net")
+        space = LatentSpace(meta["size"], autoencoder)
+    return Denoiser(model, space, make_schedule(**meta["schedule"]), meta["prediction"], meta)
+
+
+def pretrained_names() -> list[str]:
+    """The denoisers that come with the course, by the name that `ldm-course sample --pretrained` takes."""
+    return [p.stem for p in sorted((home() / "checkpoints").glob("*.safetensors")) if "autoencoder" not in p.stem]
+
+
+def pretrained_path(name: str) -> Path:
+    """Where a checkpoint of the course lies; ValueError, which lists the names, if there is none of that name."""
+    path = home() / "checkpoints" / f"{name}.safetensors"
+    if not path.is_file():
+        known = ", ".join(p.stem for p in sorted((home() / "checkpoints").glob("*.safetensors"))) or "none"
+        raise ValueError(f"no pretrained checkpoint {name!r}; there are: {known}")
+    return path
+
+
+def pretrained(name: str, device: str | torch.device = "cpu") -> Denoiser:
+    """One of the course's own denoisers, by name."""
+    return load_denoiser(pretrained_path(name), device)

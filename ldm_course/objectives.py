@@ -1,0 +1,206 @@
+"""What training minimises: the denoiser's loss, and the autoencoder's (chapters 0 and 4).
+
+An objective holds the training data and draws all its randomness from a `BatchRandom`, so that it does not matter
+how a batch is divided among processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .data import Pictures
+from .features import perceptual_distance
+from .schedules import Schedule, add_noise, target
+
+SMALLEST = 32  # the side of the smallest pictures that the perceptual distance takes
+
+
+class BatchRandom:
+    """Random numbers for one step: drawn for the whole batch, of which the caller gets the rows that are his."""
+
+    def __init__(self, seed: int, step: int, batch_size: int, rows: slice, device: torch.device | str):
+        self.generator = torch.Generator(device).manual_seed((seed * 1_000_003 + step + 1) % 2**63)
+        self.batch_size, self.rows, self.device = batch_size, rows, device
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, `(rows, *shape)`."""
+        return torch.randn(self.batch_size, *shape, generator=self.generator, device=self.device)[self.rows]
+
+    def uniform(self) -> Tensor:
+        """Uniform numbers in [0, 1), `(rows,)`."""
+        return torch.rand(self.batch_size, generator=self.generator, device=self.device)[self.rows]
+
+    def integers(self, high: int) -> Tensor:
+        """Whole numbers 0 .. high - 1, `(rows,)`."""
+        draw = torch.randint(high, (self.batch_size,), generator=self.generator, device=self.device)
+        return draw[self.rows]
+
+
+def on_device(data, device: torch.device):
+    """The same `Pictures` or `Latents` with their tensors on `device`: small data sets are quickest kept there."""
+    return replace(data, **{k: v.to(device) for k, v in vars(data).items() if isinstance(v, Tensor)})
+
+
+def draw(data, indices: Tensor, rng: BatchRandom, flip: bool) -> Tensor:
+    """The pictures `indices`, or draws from their latents' posteriors, as networks see them: `(B, C, H, W)`."""
+    x = data.batch(indices) if isinstance(data, Pictures) else data.batch(indices, rng.normal)
+    return torch.where((rng.uniform() < 0.5)[:, None, None, None], x.flip(3), x) if flip else x
+
+
+class Objective:
+    """What `training.Trainer` needs to know: how many pictures there are, and the loss on some of them."""
+
+    size: int
+    critic: nn.Module | None = None  # an opponent with an optimizer of its own, as in adversarial training
+
+    def to(self, device: torch.device) -> Objective:
+        """Moves the data to where the model is."""
+        return self
+
+    def describe(self) -> str:
+        """Tells this objective from others, so that a run is not resumed with the wrong one."""
+        raise TypeError(f"{type(self).__name__} does not describe itself")
+
+    def __call__(
+        self, model: nn.Module, indices: Tensor, rng: BatchRandom, critic: nn.Module | None = None
+    ) -> dict[str, Tensor]:
+        """The losses on the pictures `indices`; the entry `loss` is the one to minimise."""
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+    def critic_loss(self, critic: nn.Module) -> Tensor:
+        """The critic's own loss, on the pictures that the last call saw."""
+        raise TypeError(f"{type(self).__name__} has no critic")
+
+
+class DenoisingObjective(Objective):
+    """E ‖target - model(x_t, t)‖² at uniform t: DDPM's L_simple (equation 14) for ε, and its kin for x₀ and v.
+
+    `data` is `Pictures`, or `Latents` from an autoencoder; the loss knows no difference. With `label_dropout`, that
+    share of labels becomes "no label", which classifier-free guidance needs (Ho & Salimans 2022, algorithm 1).
+    """
+
+    def __init__(
+        self,
+        data,
+        schedule: Schedule,
+        prediction: str = "eps",
+        *,
+        num_classes: int | None = None,
+        label_dropout: float = 0.1,
+        flip: bool = False,
+    ):
+        if num_classes is not None and data.labels is None:
+            raise ValueError(f"{data.name} has no labels; train without classes, or give data that has them")
+        self.data, self.schedule, self.prediction = data, schedule, prediction
+        self.num_classes, self.label_dropout, self.flip = num_classes, label_dropout, flip
+        self.size = len(data)
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> DenoisingObjective:
+        self.device = device
+        self.data = on_device(self.data, device)
+        return self
+
+    def describe(self) -> str:
+        d, s = self.data, self.schedule
+        return (
+            f"denoise {d.name} {d.split} {len(d)} at {d.size}, {s.name} T={s.T}, {self.prediction}, {self.num_classes}"
+        )
+
+    def __call__(self, model, indices, rng, critic=None):
+        x0 = draw(self.data, indices, rng, self.flip)
+        eps = rng.normal(*x0.shape[1:])
+        t = rng.integers(self.schedule.T)
+        xt = add_noise(x0, eps, t, self.schedule)
+        label = self._labels(indices, rng)
+        pred = model(xt, t) if label is None else model(xt, t, label)
+        return {"loss": F.mse_loss(pred.float(), target(x0, eps, t, self.schedule, self.prediction))}
+
+    def _labels(self, indices: Tensor, rng: BatchRandom) -> Tensor | None:
+        if self.num_classes is None:
+            return None
+        label = self.data.labels[indices.to(self.data.labels.device)].to(self.device)
+        return torch.where(rng.uniform() < self.label_dropout, self.num_classes, label)
+
+
+class PatchCritic(nn.Module):
+    """Judges patches, not pictures: `(B, 3, H, W)` to one number for each 16x16 patch or so (Isola et al. 2017)."""
+
+    def __init__(self, channels: int = 3, width: int = 32):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.GroupNorm(8, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 1, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class AutoencoderObjective(Objective):
+    """LDM's first stage (Rombach et al. 2022, equation 25): what was lost, how it looks, and how far from N(0, 1).
+
+    loss = |x - 𝒟(z)| + perceptual_weight · perceptual distance + kl_weight · KL a pixel value
+    (+ adversarial_weight · hinge loss against a `PatchCritic`, where that weight is not 0).
+    ValueError: pictures that are too small for the perceptual distance.
+    """
+
+    def __init__(
+        self,
+        data: Pictures,
+        *,
+        perceptual_weight: float = 0.1,
+        kl_weight: float = 1e-4,
+        adversarial_weight: float = 0.0,
+        flip: bool = False,
+    ):
+        if perceptual_weight and data.size < SMALLEST:
+            raise ValueError(
+                f"pictures of {data.size} a side are too small for the perceptual loss, which takes {SMALLEST} "
+                "or more; choose a larger size, or a perceptual weight of 0"
+            )
+        self.data, self.flip = data, flip
+        self.perceptual_weight, self.kl_weight = perceptual_weight, kl_weight
+        self.adversarial_weight = adversarial_weight
+        self.critic = PatchCritic() if adversarial_weight else None
+        self.size = len(data)
+        self._pair: tuple[Tensor, Tensor] | None = None
+
+    def to(self, device: torch.device) -> AutoencoderObjective:
+        self.data = on_device(self.data, device)
+        return self
+
+    def describe(self) -> str:
+        weights = f"perceptual {self.perceptual_weight}, kl {self.kl_weight}, adversarial {self.adversarial_weight}"
+        return f"reconstruct {self.data.name} {self.data.split} {self.size} at {self.data.size}, {weights}"
+
+    def __call__(self, model, indices, rng, critic=None):
+        x = draw(self.data, indices, rng, self.flip)
+        rebuilt, posterior = model(x, rng.normal)
+        rebuilt = rebuilt.float()
+        losses = {"l1": (x - rebuilt).abs().mean(), "kl": posterior.kl().mean() / x[0].numel()}
+        loss = losses["l1"] + self.kl_weight * losses["kl"]
+        if self.perceptual_weight:
+            losses["perceptual"] = perceptual_distance(rebuilt, x).mean()
+            loss = loss + self.perceptual_weight * losses["perceptual"]
+        if critic is not None:
+            self._pair = (x, rebuilt.detach())
+            for p in critic.parameters():  # the autoencoder must not pay for the critic's gradients
+                p.requires_grad_(False)
+            losses["adversarial"] = -critic(rebuilt).mean()
+            for p in critic.parameters():
+                p.requires_grad_(True)
+            loss = loss + self.adversarial_weight * losses["adversarial"]
+        return {"loss": loss, **losses}
+
+    def critic_loss(self, critic):
+        real, fake = self._pair
+        return 0.5 * (F.relu(1 - critic(real)).mean() + F.relu(1 + critic(fake)).mean())

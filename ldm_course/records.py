@@ -1,0 +1,346 @@
+"""Run records: what was measured, and when, where, how long, from which code (the "recorded" columns).
+
+A record is one JSON file, `records/NAME.json`, with the pictures of its run beside it. `make_record` adds
+the provenance, `save_record` writes the file whole or not at all, `figure` reads one number out of it, and
+`stamp` is the line that a page prints beside that number. A record holds no folder and no user name of the
+machine that made it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SCHEMA = 1
+PACKAGES = ("ldm_course", "torch", "torchvision", "numpy", "accelerate")
+_FIELDS = ("name", "kind", "date", "commit", "command", "seconds", "machine", "versions", "config", "results")
+_SLUG = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*")
+# An absolute path inside a text: not the // of an address, not the / of "images/s".
+_PATH = re.compile(r"(?<![\w/:.~])(?:~\w*|[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])+(?P<last>[^\s/\\'\"]*)")
+
+
+# ------------------------------------------------------------------------------------ where things are
+
+
+def home() -> Path:
+    """The folder that holds `records/` and `checkpoints/`.
+
+    `$LDM_HOME` if set; else the repository, when the package runs from a checkout; else what the installed
+    package carries. Refused with ValueError: an `$LDM_HOME` that is no folder.
+    """
+    chosen = os.environ.get("LDM_HOME")
+    if chosen:
+        if not Path(chosen).is_dir():
+            raise ValueError(f"LDM_HOME={chosen!r} is not a folder; point it to one that has records/ in it")
+        return Path(chosen)
+    return _checkout() or Path(__file__).parent / "_stored"
+
+
+def _checkout() -> Path | None:
+    root = Path(__file__).resolve().parent.parent
+    return root if (root / "pyproject.toml").is_file() and (root / "records").is_dir() else None
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a temporary name in the folder of `path`, and moves it to `path` if the block ends well.
+
+    A reader of `path` sees the old file or the new one, never half of one; folders are made as needed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------ provenance
+
+
+def code_state() -> dict[str, Any]:
+    """`commit` of the code that runs, and `dirty`: does the code differ from that commit?
+
+    Only code counts (`ldm_course/`, `benchmarks/`), so writing one record does not make the next one dirty.
+    Outside a git checkout of this project: commit "unknown", dirty None.
+    """
+    root = _checkout()
+
+    def git(*words: str) -> str:
+        asked = ["git", *words]
+        return subprocess.check_output(asked, cwd=root, text=True, timeout=20, stderr=subprocess.DEVNULL).strip()
+
+    try:
+        # A virtual environment inside somebody's own repository must not lend us that repository's commit.
+        if root is None or Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            raise OSError
+        changed = git("status", "--porcelain", "--", "ldm_course", "benchmarks")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": "unknown", "dirty": None}
+
+
+def machine(device: str | torch.device | None = None) -> dict[str, Any]:
+    """What the run had: system, CPU, logical cores it may use, torch's threads, memory in GiB, and the GPU.
+
+    `device` is the run's own; None means that it took the GPU if there was one.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        memory = None
+    cuda = torch.cuda.is_available() and (device is None or torch.device(device).type == "cuda")
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cores": usable,
+        "threads": torch.get_num_threads(),
+        "memory_gib": memory,
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "gpu_memory_gib": round(torch.cuda.mem_get_info()[1] / 2**30, 1) if cuda else None,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        if sys.platform == "darwin":
+            asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        return found[1].strip() if found else platform.processor() or platform.machine()
+    except (OSError, subprocess.SubprocessError):
+        return platform.processor() or platform.machine()
+
+
+def versions(extra: Sequence[str] = ()) -> dict[str, str | None]:
+    """Python's version and those of the packages that decide the numbers, and of `extra`; None: not there."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in (*PACKAGES, *extra):
+        try:
+            # torch's build tag (+cpu, +cu126) is only in its own attribute.
+            found[name] = torch.__version__ if name == "torch" else metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    if found["ldm_course"] is None:  # run from a checkout that was not installed
+        from ldm_course import __version__
+
+        found["ldm_course"] = __version__
+    return found
+
+
+def typed_command(argv: Sequence[str] | str | None = None) -> str:
+    """A command as one types it: `ldm-course train --data emoji`, with every folder cut to its last name.
+
+    `argv` is a list of words, a whole line, or None for the words this process was started with.
+    """
+    if isinstance(argv, str):
+        try:
+            words = shlex.split(argv)
+        except ValueError:  # an apostrophe in free text
+            words = argv.split()
+    else:
+        words = list(sys.argv if argv is None else argv)
+    if words and words[0].endswith(("ldm_course/cli.py", "ldm_course/__main__.py")):
+        words[0] = "ldm-course"
+    elif words and words[0].endswith(".py"):
+        words.insert(0, "python")
+    return " ".join(shlex.quote(_short(word)) for word in words)
+
+
+def _short(word: str) -> str:
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    if re.match(r"(~|\.\.|[A-Za-z]:)?[/\\]", value):
+        parts = re.split(r"[/\\]", value.rstrip("/\\"))
+        # A script's folder in the repository is part of what one types.
+        value = "/".join(parts[-2:] if "benchmarks" in parts[-2:-1] else parts[-1:])
+    return option + equals + value
+
+
+# --------------------------------------------------------------------------------------------- records
+
+
+def make_record(
+    name: str,
+    kind: str,
+    results: Mapping[str, Any],
+    *,
+    command: str | Sequence[str],
+    seconds: float,
+    data_source: str | None = None,
+    profile: str | None = None,
+    seed: int | None = None,
+    config: Any = None,
+    device: str | torch.device | None = None,
+    packages: Sequence[str] = (),
+) -> dict[str, Any]:
+    """One run with its provenance, ready for `save_record`; made when the run ends.
+
+    `name` is the file's name (lower-case letters, digits, single - or _ between); `kind` the sort of run
+    ("train", "compare", "speed", …); `results` nests mappings, lists, numbers, texts, dataclasses and small
+    tensors; `command` is what to type to get it again; `seconds` how long it took; `config` the settings;
+    `device` where it ran (None: on the GPU if there is one); `packages` more names whose versions matter.
+    A number that is not finite is stored as null. ValueError: a name that is no slug, what JSON cannot hold.
+    """
+    record = {
+        "schema": SCHEMA,
+        "name": checked_name(name),
+        "kind": kind,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **code_state(),
+        "command": typed_command(command),
+        "seconds": round(float(seconds), 3),
+        "profile": profile,
+        "seed": seed,
+        "data_source": data_source,
+        "machine": machine(device),
+        "versions": versions(packages),
+        "config": {} if config is None else config,
+        "results": results,
+    }
+    return _plain(record, "record")
+
+
+def slug(name: str) -> str:
+    """What the name of a data set, which may be a path, gives to the name of a record: `My cats/` gives my-cats."""
+    return re.sub(r"[^a-z0-9]+", "-", Path(name).stem.lower()).strip("-")[:50].strip("-") or "data"
+
+
+def checked_name(name: str) -> str:
+    """The name, if it is one for a record; else ValueError."""
+    if not isinstance(name, str) or len(name) > 100 or not _SLUG.fullmatch(name):
+        raise ValueError(f"record name {name!r} is no file name; use lower-case letters, digits, single - or _ between")
+    return name
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`value` in JSON's terms."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}.{i}") for i, item in enumerate(value)]
+    if hasattr(value, "tolist"):  # a tensor, an array, a numpy number
+        return _plain(value.tolist(), where)
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, os.PathLike):
+        return Path(value).name
+    if isinstance(value, (str, torch.dtype, torch.device)):
+        return _PATH.sub(lambda found: found["last"], str(value))
+    raise ValueError(f"{where} is a {type(value).__name__}, which JSON cannot hold; give numbers, texts, lists")
+
+
+def save_record(record: Mapping[str, Any], folder: str | os.PathLike) -> Path:
+    """Writes `folder/NAME.json`, whole or not at all, over an older one of that name; returns its path.
+
+    The caller always names the folder: nothing writes into the stored records by default.
+    """
+    path = Path(folder) / f"{checked_name(record.get('name'))}.json"
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def load_record(name: str, folder: str | os.PathLike | None = None) -> dict[str, Any]:
+    """The record of that name from `folder` (by default the stored ones).
+
+    ValueError, in one line: there is none, the file is broken, or it is newer than this package.
+    """
+    folder = home() / "records" if folder is None else Path(folder)
+    path = folder / f"{checked_name(name)}.json"
+    again = "restore the file, or make it again"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(list_records(folder=folder)) or "none"
+        raise ValueError(f"there is no record {name!r}; the records here are: {known}") from None
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"record {name!r} cannot be read from {path.name} ({reason}); {again}") from None
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
+        raise ValueError(f"{path.name} is JSON but no run record (it has no schema number); {again}")
+    if record["schema"] > SCHEMA:
+        raise ValueError(
+            f"record {name!r} has schema {record['schema']}, this package reads {SCHEMA}; update the package"
+        )
+    missing = [field for field in _FIELDS if field not in record]
+    if missing:
+        raise ValueError(f"record {name!r} lacks {', '.join(missing)}; {again}")
+    if record["name"] != name:
+        raise ValueError(f"{path.name} holds a record named {record['name']!r}; rename the file")
+    return record
+
+
+def list_records(kind: str | None = None, folder: str | os.PathLike | None = None) -> list[str]:
+    """The names of the records in `folder` (by default the stored ones), in order; of one `kind` if given."""
+    folder = home() / "records" if folder is None else Path(folder)
+    names = sorted(path.stem for path in folder.glob("*.json") if _SLUG.fullmatch(path.stem))
+    return names if kind is None else [name for name in names if load_record(name, folder)["kind"] == kind]
+
+
+def figure(record: Mapping[str, Any], where: str) -> Any:
+    """One entry of a record by its place: `figure(record, "results.pixel.fd_e")`; list entries by number.
+
+    ValueError: there is no such entry (it says what there is), or the run gave no finite number there.
+    """
+    name = record.get("name", "?")
+    value: Any = record
+    done: list[str] = []
+    for step in where.split("."):
+        if isinstance(value, Mapping) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            at = ".".join(done) or "the record"
+            if isinstance(value, Mapping):
+                there = ", ".join(value) or "nothing"
+            else:
+                there = f"{len(value)} entries" if isinstance(value, list) else f"only {value!r}"
+            raise ValueError(f"record {name!r} has no {where}; {at} has: {there}")
+        done.append(step)
+    if value is None:
+        raise ValueError(f"record {name!r} has no value at {where}; the run gave no finite number there")
+    return value
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the largest two units that fit: 0.42 s, 12.3 s, 4 min 05 s, 3 h 20 min."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
+    if round(seconds) < 3600:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
+
+
+def stamp(record: Mapping[str, Any]) -> str:
+    """The line beside a stored number: recorded on 2025-03-01, on Tesla T4, in 4 min, from commit 1a2b3c4."""
+    had = record["machine"]
+    where = had.get("gpu") or f"{had['cpu']} ({had['threads']} threads)"
+    if record["commit"] == "unknown":
+        code = f"from version {record['versions'].get('ldm_course')}"
+    else:
+        code = f"from commit {record['commit'][:7]}" + (" with changes" if record.get("dirty") else "")
+    return f"recorded on {record['date'][:10]}, on {where}, in {duration(record['seconds'])}, {code}"

@@ -1,0 +1,341 @@
+"""The one training loop, for autoencoders and for denoisers in both spaces (chapters 0 and 2).
+
+It runs on 🤗 accelerate, so that devices, processes and mixed precision need no code here. Everything random about
+step k (which pictures, which times, which noise) is a function of the seed and k alone. Three things follow: a run
+that was killed and resumed ends with the same weights, bit for bit; two processes with half a batch each see what
+one sees with the whole; and two models trained with one seed see the same pictures in the same order.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from .config import TrainConfig
+from .objectives import BatchRandom, Objective
+from .records import written_whole
+
+STATE_FILE = "state.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a run has come: optimizer steps, pictures seen, seconds of training, and the losses along the way."""
+
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def thinned(history: list[dict], most: int = 200) -> list[dict]:
+    """At most `most` entries of a run's history, evenly spaced, the last one kept."""
+    stride = max(1, -(-len(history) // most))
+    return history[::-1][::stride][::-1]
+
+
+def epoch_order(size: int, epoch: int, seed: int) -> Tensor:
+    """The order in which one epoch shows its pictures: a permutation of `size`, the same for everybody who asks."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    return torch.randperm(size, generator=generator)
+
+
+def batch_indices(size: int, step: int, batch_size: int, seed: int) -> Tensor:
+    """Which pictures step `step` sees, `(batch_size,)`: epochs follow one another without a gap or a short batch."""
+    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // size
+    return torch.cat([epoch_order(size, int(e), seed)[positions[epochs == e] % size] for e in epochs.unique()])
+
+
+def learning_rate(config: TrainConfig, step: int, total: int | None) -> float:
+    """Linear warm-up to `config.lr`, then constant, or down to zero at step `total` in a line or half a cosine."""
+    rate = config.lr * min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    if config.decay == "none" or total is None:
+        return rate
+    left = 1 - min(step / total, 1.0)
+    return rate * (left if config.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
+
+
+def averaged(model: nn.Module, decay: float, device: torch.device | str = "cpu") -> AveragedModel:
+    """An exponential moving average of the weights; early on it forgets faster: min(decay, (1 + n) / (10 + n))."""
+
+    @torch.no_grad()
+    def update(average, current, _):
+        n = int(ema.n_averaged)
+        torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    ema = AveragedModel(model, device=device, multi_avg_fn=update)
+    ema.n_averaged = ema.n_averaged.cpu()  # read at each step: on a GPU that would be a wait
+    return ema
+
+
+def planned_steps(config: TrainConfig) -> int | None:
+    """How many steps the configuration allows, as far as it says so in steps or images."""
+    from_images = None if config.images is None else -(-config.images // config.batch_size)
+    known = [n for n in (config.steps, from_images) if n is not None]
+    return min(known) if known else None
+
+
+class Trainer:
+    """A model, its objective, its optimizer and its average, ready to run; `ema` is what one samples from.
+
+    `out` is the folder for the run's state, saved every `save_every` steps and at the end; a run that finds a state
+    there goes on from it. Losses are averaged over `log_every` steps.
+    ValueError: the state belongs to another run (another configuration, or other weights).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        config: TrainConfig,
+        *,
+        out: str | Path | None = None,
+        save_every: int = 500,
+        log_every: int = 25,
+        tensorboard: bool = False,
+        device: str | None = None,
+    ):
+        self.config, self.objective = config, objective
+        self.out = None if out is None else Path(out)
+        self.save_every, self.log_every = save_every, log_every
+        self.accelerator = _accelerator(config, self.out if tensorboard else None, device)
+        processes = self.accelerator.num_processes
+        if config.batch_size % (processes * config.accumulate):
+            raise ValueError(
+                f"batch_size={config.batch_size} does not divide among {processes} processes "
+                f"x {config.accumulate} accumulated parts"
+            )
+        self.ema = averaged(model, config.ema_decay, self.accelerator.device)
+        self.model, self.optimizer = self.accelerator.prepare(model, _adamw(model, config))
+        self.critic = self.critic_optimizer = None
+        if objective.critic is not None:
+            self.critic, self.critic_optimizer = self.accelerator.prepare(
+                objective.critic, _adamw(objective.critic, config)
+            )
+        objective.to(self.accelerator.device)
+        self.progress = Progress()
+        if self.out is not None:
+            if self.accelerator.is_main_process:  # what a run that was killed while it saved left behind
+                for torn in self.out.glob(f".{STATE_FILE}.*.tmp"):
+                    torn.unlink(missing_ok=True)
+            if (self.out / STATE_FILE).exists():
+                self.load_state()
+
+    def run(
+        self,
+        *,
+        until: int | None = None,
+        until_seconds: float | None = None,
+        every: tuple[int, Callable[[Trainer], None]] | None = None,
+        show: bool = False,
+        label: str = "train",
+    ) -> Progress:
+        """Trains to the configuration's end, to step `until`, or until so many seconds of training in all, whichever
+        comes first; returns the progress.
+
+        `every=(n, f)` calls f(self) each n steps; its time is not counted. `show` draws a progress bar.
+        """
+        total = planned_steps(self.config)
+        stop = min((n for n in (until, total) if n is not None), default=None)
+        limit = min((n for n in (until_seconds, self.config.seconds) if n is not None), default=None)
+        main = self.accelerator.is_main_process
+        p, device = self.progress, self.accelerator.device
+        bar = tqdm(total=stop, initial=p.step, desc=label, unit="step", disable=not (show and main))
+        self.model.train()
+        # accelerate keeps this number for the whole process, so that a later trainer may have changed it
+        self.accelerator.gradient_accumulation_steps = self.config.accumulate
+        window: list[dict[str, Tensor]] = []
+        started = time.perf_counter()
+
+        def pause() -> None:
+            """Stops the clock, once the device has done its work, and notes the losses since the last pause."""
+            nonlocal started
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            p.seconds += time.perf_counter() - started
+            if window:
+                self._log(window)
+                bar.set_postfix_str(f"loss {p.history[-1]['loss']:.4f}, {p.images / p.seconds:.0f} images/s", False)
+                window.clear()
+            started = time.perf_counter()
+
+        while not self._ended(stop, limit, time.perf_counter() - started):
+            window.append(self._step(total))
+            p.step += 1
+            p.images += self.config.batch_size
+            bar.update()
+            calls = every is not None and p.step % every[0] == 0
+            saves = self.out is not None and p.step % self.save_every == 0
+            if p.step % self.log_every == 0 or calls or saves:
+                pause()
+            if calls:
+                every[1](self)
+                self.model.train()
+            if saves:
+                self.save_state()
+            if calls or saves:
+                started = time.perf_counter()
+        pause()
+        bar.close()
+        if self.out is not None:
+            self.save_state()
+        return p
+
+    def _log(self, window: list[dict[str, Tensor]]) -> None:
+        """One entry of the history: the mean of each loss over the window, and over the processes."""
+        names = sorted(window[0])
+        means = torch.stack([torch.stack([losses[n].float() for losses in window]).mean() for n in names])
+        values = dict(zip(names, self.accelerator.reduce(means, "mean").tolist()))
+        p = self.progress
+        p.history.append({"step": p.step, "images": p.images, "seconds": p.seconds, **values})
+        self.accelerator.log(values, step=p.step)
+
+    def snapshot(self) -> nn.Module:
+        """A copy of the averaged model as it is now, in evaluation mode."""
+        return copy.deepcopy(self.ema.module).eval()
+
+    def _ended(self, stop: int | None, limit: float | None, running: float) -> bool:
+        out_of_time = limit is not None and self.progress.seconds + running >= limit
+        if self.accelerator.num_processes > 1 and limit is not None:
+            # clocks differ between processes: one of them decides for all
+            flag = torch.tensor([float(out_of_time)], device=self.accelerator.device)
+            out_of_time = bool(self.accelerator.reduce(flag, "sum")[0] > 0)
+        return out_of_time or (stop is not None and self.progress.step >= stop)
+
+    def _step(self, total: int | None) -> dict[str, Tensor]:
+        config, step = self.config, self.progress.step
+        indices = batch_indices(self.objective.size, step, config.batch_size, config.seed)
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        part = config.batch_size // (processes * config.accumulate)
+        sums: dict[str, Tensor] = {}
+        for optimizer in filter(None, (self.optimizer, self.critic_optimizer)):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step, total)
+        for i in range(config.accumulate):
+            first = (rank * config.accumulate + i) * part
+            rows = slice(first, first + part)
+            rng = BatchRandom(config.seed, step, config.batch_size, rows, self.accelerator.device)
+            with self.accelerator.accumulate(*filter(None, (self.model, self.critic))):
+                losses = self._backward(indices[rows], rng)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() / config.accumulate
+        self.ema.update_parameters(self.accelerator.unwrap_model(self.model))
+        return sums
+
+    def _backward(self, indices: Tensor, rng: BatchRandom) -> dict[str, Tensor]:
+        unwrap = self.accelerator.unwrap_model
+        with self.accelerator.autocast():
+            losses = self.objective(self.model, indices, rng, critic=self.critic and unwrap(self.critic))
+        self._update(losses["loss"], self.model, self.optimizer)
+        if self.critic is not None:
+            with self.accelerator.autocast():
+                losses["critic"] = self.objective.critic_loss(self.critic)
+            self._update(losses["critic"], self.critic, self.critic_optimizer)
+        return losses
+
+    def _update(self, loss: Tensor, model: nn.Module, optimizer) -> None:
+        self.accelerator.backward(loss)
+        if self.accelerator.sync_gradients and self.config.grad_clip:
+            self.accelerator.clip_grad_norm_(model.parameters(), self.config.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name: weights, their average, the optimizer's moments."""
+        parts = {"model": (self.model, self.optimizer), "critic": (self.critic, self.critic_optimizer)}
+        tensors = {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
+        for name, (module, optimizer) in parts.items():
+            if module is None:
+                continue
+            tensors |= {f"{name}.{k}": v for k, v in self.accelerator.unwrap_model(module).state_dict().items()}
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}-optimizer.{index}.{k}": v for k, v in state.items()}
+        return tensors
+
+    def save_state(self) -> None:
+        """Writes the run's state, whole or not at all, to `out`/state.safetensors."""
+        if not self.accelerator.is_main_process:
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self._tensors().items()}
+        meta = {"progress": json.dumps(asdict(self.progress)), "identity": json.dumps(self._identity())}
+        with written_whole(self.out / STATE_FILE) as path:
+            save_file(tensors, path, metadata=meta)
+
+    def load_state(self) -> None:
+        """Goes back to what `save_state` wrote."""
+        path = self.out / STATE_FILE
+        try:
+            with safe_open(path, "pt") as file:
+                meta = file.metadata() or {}
+                tensors = {k: file.get_tensor(k) for k in file.keys()}
+            progress, identity = json.loads(meta["progress"]), json.loads(meta["identity"])
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read ({error}); delete it to start this run afresh") from error
+        if identity != json.loads(json.dumps(self._identity())):
+            theirs, ours = identity, json.loads(json.dumps(self._identity()))
+            changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+            raise ValueError(
+                f"{path} belongs to another run (it differs in {', '.join(changed)}); take another folder or delete it"
+            )
+        self.progress = Progress(**progress)
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.ema.load_state_dict(part("ema."))
+        for name, module, optimizer in (
+            ("model", self.model, self.optimizer),
+            ("critic", self.critic, self.critic_optimizer),
+        ):
+            if module is None:
+                continue
+            self.accelerator.unwrap_model(module).load_state_dict(part(f"{name}."))
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in part(f"{name}-optimizer.").items():
+                index, what = key.split(".", 1)
+                state.setdefault(int(index), {})[what] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+    def _identity(self) -> dict:
+        """What must agree for a state to be resumed; how long a run lasts may change, unless decay depends on it."""
+        config = asdict(self.config)
+        if self.config.decay == "none":
+            config = {k: v for k, v in config.items() if k not in ("steps", "images", "seconds")}
+        shapes = {k: list(v.shape) for k, v in self.ema.module.state_dict().items()}
+        return {**config, "objective": self.objective.describe(), "weights": shapes}
+
+
+def _accelerator(config: TrainConfig, log_dir: Path | None, device: str | None) -> Accelerator:
+    precision = config.precision
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    if precision == "auto":
+        precision = "no" if cpu else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision=precision,
+        gradient_accumulation_steps=config.accumulate,
+        log_with="tensorboard" if log_dir else None,
+        project_dir=log_dir,
+    )
+    if log_dir:
+        accelerator.init_trackers("tensorboard")
+    return accelerator
+
+
+def _adamw(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
