@@ -1,0 +1,249 @@
+"""Weights on disk: back as they were, whole or not at all, and one clear line for every file that is none."""
+
+import io
+import json
+import pickle
+import zipfile
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ldm_course import checkpoints
+from ldm_course.autoencoder import Autoencoder
+from ldm_course.checkpoints import load_denoiser, load_model, save_denoiser, save_model
+from ldm_course.config import AutoencoderConfig, UNetConfig
+from ldm_course.schedules import make_schedule
+from ldm_course.spaces import LatentSpace, PixelSpace
+
+NETWORK = UNetConfig(
+    block_out_channels=(16, 16), attention=(False, True), attention_head_dim=8, norm_num_groups=8, num_classes=2
+)
+FIRST_STAGE = AutoencoderConfig(block_out_channels=(16, 16), norm_num_groups=8)
+SCHEDULE = make_schedule("cosine", 500, shift=2.0)
+
+
+def unet(channels=3):
+    torch.manual_seed(1)
+    return checkpoints.UNet(NETWORK.for_channels(channels))
+
+
+def autoencoder():
+    torch.manual_seed(2)
+    model = Autoencoder(FIRST_STAGE)
+    model.latent_scale.fill_(0.123456789)
+    return model
+
+
+def denoiser(path, **options):
+    return save_denoiser(path, unet(), size=8, schedule=SCHEDULE, prediction="v", **options)
+
+
+@pytest.fixture
+def latent(tmp_path):
+    save_model(tmp_path / "first.safetensors", autoencoder())
+    path = tmp_path / "latent.safetensors"
+    return save_denoiser(path, unet(4), size=8, schedule=SCHEDULE, prediction="v", autoencoder="first.safetensors")
+
+
+# ------------------------------------------------------------------------------------------ round trips
+
+
+@pytest.mark.parametrize("build", [unet, autoencoder])
+def test_weights_and_configuration_come_back_as_they_were(build, tmp_path):
+    model = build()
+    path = save_model(tmp_path / "new" / "m.safetensors", model, note={"a": [1, 2]})
+    back, meta = load_model(path)
+    assert meta == {"note": {"a": [1, 2]}} and not back.training
+    assert back.config == model.config and type(back) is type(model)
+    ours, theirs = model.state_dict(), back.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+@pytest.mark.parametrize("build", [unet, autoencoder])
+def test_half_precision_rounds_once_and_halves_the_file(build, tmp_path):
+    model = build()
+    whole = save_model(tmp_path / "whole.safetensors", model)
+    half = save_model(tmp_path / "half.safetensors", model, half=True)
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    back = load_model(half)[0].state_dict()
+    for key, value in model.state_dict().items():
+        expected = value if key == "latent_scale" else value.half().float()
+        assert back[key].dtype == torch.float32 and torch.equal(back[key], expected), key
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in load_model(whole)[0].state_dict().items())
+
+
+def test_a_denoiser_brings_its_space_schedule_and_prediction(tmp_path):
+    d = load_denoiser(denoiser(tmp_path / "pixel.safetensors", classes=("a", "b"), record="r"))
+    assert d.space == PixelSpace(8) and d.prediction == "v"
+    assert torch.equal(d.schedule.alpha_bar, SCHEDULE.alpha_bar)
+    assert d.meta["classes"] == ["a", "b"] and d.meta["record"] == "r"
+
+
+def test_a_latent_denoiser_finds_its_autoencoder_beside_it(latent, tmp_path):
+    d = load_denoiser(latent)
+    assert isinstance(d.space, LatentSpace) and d.space.shape == (4, 4, 4)
+    mine = autoencoder().state_dict()
+    assert all(torch.equal(v, mine[k]) for k, v in d.space.autoencoder.state_dict().items())
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("first", "latent"):
+        (tmp_path / f"{name}.safetensors").rename(moved / f"{name}.safetensors")
+    assert load_denoiser(moved / "latent.safetensors").space.shape == (4, 4, 4)
+
+
+def test_the_file_is_safetensors_with_its_configuration_in_plain_text(tmp_path):
+    path = denoiser(tmp_path / "pixel.safetensors")
+    with safe_open(path, "pt") as file:
+        text = file.metadata()
+    assert text["kind"] == "unet"
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text["config"]).items()}
+    assert UNetConfig(**config) == NETWORK
+    meta = json.loads(text["meta"])
+    assert meta["schedule"] == {"name": "cosine", "T": 500, "shift": 2.0} and meta["autoencoder"] is None
+    content = path.read_bytes()
+    assert not zipfile.is_zipfile(path) and content[8:9] == b"{"
+    with pytest.raises((pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, AttributeError)):
+        pickle.loads(content)
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    plain, zipped = tmp_path / "plain.safetensors", tmp_path / "zipped.safetensors"
+    plain.write_bytes(pickle.dumps(Evil()))
+    buffer = io.BytesIO()
+    torch.save({"x": Evil()}, buffer)
+    zipped.write_bytes(buffer.getvalue())
+    for path in (plain, zipped):
+        with pytest.raises(ValueError, match=r"safetensors|not a checkpoint"):
+            load_model(path)
+    assert not (tmp_path / "ran").exists()
+
+
+# -------------------------------------------------------------------------------------------- refusals
+
+
+def broken(path, kind):
+    """A file that is wrong in one way."""
+    good = save_model(path, unet()).read_bytes()
+    with safe_open(path, "pt") as file:
+        text, state = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}
+    if kind == "truncated":
+        path.write_bytes(good[: len(good) // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("<html>404</html>")
+    elif kind == "foreign":
+        save_file({"x": torch.zeros(3)}, path)
+    elif kind == "unknown kind":
+        save_file(state, path, metadata=text | {"kind": "gan"})
+    elif kind == "no meta":
+        save_file(state, path, metadata={k: v for k, v in text.items() if k != "meta"})
+    elif kind == "no json":
+        save_file(state, path, metadata=text | {"config": "{"})
+    elif kind == "unknown field":
+        save_file(state, path, metadata=text | {"config": json.dumps({"depth": 4})})
+    elif kind == "missing tensor":
+        save_file({k: v for k, v in state.items() if k != "conv_in.weight"}, path, metadata=text)
+    elif kind == "other shapes":
+        save_file(state | {"conv_in.weight": torch.zeros(16, 4, 3, 3)}, path, metadata=text)
+    return path
+
+
+KINDS = ["truncated", "empty", "text", "foreign", "unknown kind", "no meta", "no json", "unknown field"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "missing tensor", "other shapes"])
+def test_a_file_that_is_none_of_ours_is_one_clear_line(kind, tmp_path):
+    path = broken(tmp_path / "m.safetensors", kind)
+    for load in (load_model, load_denoiser):
+        with pytest.raises(ValueError, match=r"m\.safetensors: (not a checkpoint of this course|broken)") as error:
+            load(path)
+        assert "\n" not in str(error.value)
+
+
+def test_missing_files_and_folders_are_one_clear_line(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(ValueError, match="no such checkpoint"):
+            load_model(path)
+
+
+def test_an_autoencoder_is_no_denoiser_nor_is_a_bare_unet(tmp_path):
+    save_model(tmp_path / "a.safetensors", autoencoder())
+    save_model(tmp_path / "u.safetensors", unet())
+    with pytest.raises(ValueError, match=r"a\.safetensors: this is an autoencoder; expected a denoiser"):
+        load_denoiser(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"u\.safetensors: this is a U-Net without its schedule"):
+        load_denoiser(tmp_path / "u.safetensors")
+
+
+def test_a_latent_denoiser_without_its_autoencoder_says_which_file_is_missing(latent, tmp_path):
+    (tmp_path / "first.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"first\.safetensors: no such checkpoint"):
+        load_denoiser(latent)
+    save_model(tmp_path / "first.safetensors", unet())
+    with pytest.raises(ValueError, match=r"first\.safetensors: expected the autoencoder"):
+        load_denoiser(latent)
+
+
+def test_other_networks_are_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="cannot save a Linear"):
+        save_model(tmp_path / "x.safetensors", nn.Linear(1, 1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = save_model(tmp_path / "m.safetensors", unet())
+    before = path.read_bytes()
+
+    def breaks(tensors, path, metadata):
+        path.write_bytes(b"half of i")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoints, "save_file", breaks)
+    with pytest.raises(OSError, match="disk full"):
+        save_model(path, autoencoder())
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+# ----------------------------------------------------------------------------------- the course's own
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LDM_HOME", str(tmp_path))
+    folder = tmp_path / "checkpoints"
+    denoiser(folder / "tiny-8-pixel.safetensors")
+    save_model(folder / "tiny-8-autoencoder.safetensors", autoencoder())
+    return tmp_path
+
+
+def test_pretrained_by_name(home):
+    assert checkpoints.pretrained_names() == ["tiny-8-pixel"]
+    assert checkpoints.pretrained("tiny-8-pixel").space == PixelSpace(8)
+    assert checkpoints.pretrained_path("tiny-8-autoencoder").is_file()
+    with pytest.raises(ValueError, match="no pretrained checkpoint 'big'; there are: tiny-8-autoencoder, tiny-8-pixel"):
+        checkpoints.pretrained("big")
+
+
+def test_no_checkpoints_at_all_are_said_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("LDM_HOME", str(tmp_path))
+    assert checkpoints.pretrained_names() == []
+    with pytest.raises(ValueError, match="there are: none"):
+        checkpoints.pretrained("x")
+
+
+def test_a_loaded_network_computes_what_the_saved_one_did(tmp_path):
+    model = unet().eval()
+    back = load_denoiser(denoiser(tmp_path / "p.safetensors")).model
+    x, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 400])
+    with torch.no_grad():
+        assert torch.equal(model(x, t), back(x, t))
+    assert back.config == replace(NETWORK)
