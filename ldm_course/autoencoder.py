@@ -27,8 +27,9 @@ class Posterior:
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """z = μ + σ ε (Kingma & Welling 2014, section 2.4)."""
-        noise = torch.randn(self.z_mean.shape, generator=generator, device=self.z_mean.device, dtype=self.z_mean.dtype)
-        return self.at(noise)
+        where = self.z_mean.device if generator is None else generator.device
+        noise = torch.randn(self.z_mean.shape, generator=generator, device=where, dtype=self.z_mean.dtype)
+        return self.at(noise.to(self.z_mean.device))
 
     def at(self, noise: Tensor) -> Tensor:
         """The draw that this standard noise gives."""
@@ -148,7 +149,8 @@ class Autoencoder(nn.Module):
     def measure_latent_scale(self, x: Tensor, generator: torch.Generator | None = None) -> float:
         """Sets `latent_scale` to one over the standard deviation of these pictures' latents, and returns it."""
         self.latent_scale.fill_(1.0)
-        scale = 1.0 / self.to_latents(x, generator).std().item()
+        z = torch.cat([self.to_latents(part, generator) for part in x.split(64)])
+        scale = 1.0 / z.std().item()
         self.latent_scale.fill_(scale)
         return scale
 

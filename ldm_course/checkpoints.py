@@ -85,13 +85,23 @@ def save_denoiser(
     half: bool = False,
     **meta,
 ) -> Path:
-    """Writes a denoiser for pictures of `size` a side; `autoencoder` is its file's name in the same folder."""
+    """Writes a denoiser for pictures of `size` a side; `autoencoder` is its file's name in the same folder.
+
+    ValueError: a schedule with betas of its own, which the file could not give back.
+    """
+    levels = {"name": schedule.name, "T": schedule.T, "shift": schedule.shift}
+    try:
+        stored = torch.equal(make_schedule(**levels).alpha_bar, schedule.alpha_bar)
+    except ValueError:  # a name that make_schedule does not know
+        stored = False
+    if not stored:
+        raise ValueError(f"a {schedule.name!r} schedule with its own betas cannot be stored; take make_schedule's")
     return save_model(
         path,
         model,
         half=half,
         size=size,
-        schedule={"name": schedule.name, "T": schedule.T, "shift": schedule.shift},
+        schedule=levels,
         prediction=prediction,
         autoencoder=autoencoder,
         **meta,

@@ -24,7 +24,7 @@ from .data import Pictures, load_data, to_uint8
 from .measure import activation_memory, time_together
 from .objectives import SMALLEST
 from .recipes import autoencoder_trainer, denoiser_of, denoiser_trainer, finished_autoencoder
-from .records import duration, make_record, save_record, slug
+from .records import code_state, duration, make_record, save_record, slug
 from .samplers import sample
 from .schedules import Schedule, make_schedule
 from .spaces import Latents, LatentSpace, PixelSpace, encode_pictures, generate
@@ -91,6 +91,8 @@ def compare(
     if Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"out={str(out)!r} is a file; expected a folder, which need not be there yet")
     setting = make_setting(data, profile or config.profile(), size, budget, limit, seed)
+    Path(out).mkdir(parents=True, exist_ok=True)  # now, not after minutes of training
+    code = code_state()
     say(_announcement(setting))
     autoencoder, ledger = _train_autoencoder(setting, show)
     latents = encode_pictures(autoencoder, setting.train, show=show)
@@ -124,6 +126,7 @@ def compare(
         seed=seed,
         config=asdict(setting.profile) | {"schedule": SCHEDULE, "prediction": PREDICTION},
         device=setting.device,
+        code=code,
     )
     _write(Path(out), record, setting, last, pictures)
     return record
@@ -144,10 +147,10 @@ def make_setting(
     if size % divisor:
         raise ValueError(f"size={size}; the latent's U-Net needs a multiple of {divisor} in profile {profile.name!r}")
     train, test = (load_data(data, size, split, limit=limit, seed=seed) for split in ("train", "test"))
-    if len(train) < 2 * profile.eval_count or not len(test):
+    if len(train) < 2 * profile.eval_count or len(test) < 4:
         raise ValueError(
             f"{data} has {len(train)} training and {len(test)} test pictures; profile {profile.name!r} measures "
-            f"with {profile.eval_count} and needs {2 * profile.eval_count} training pictures, and some to test with"
+            f"with {profile.eval_count} and needs {2 * profile.eval_count} training pictures, and 4 to test with"
         )
     # shuffled once: the first pictures are then a fair sample, to measure against and to show
     train = train.subset(torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)))
@@ -186,11 +189,11 @@ def _train_denoisers(
     flops = {space: _training_flops(setting, spaces[space]) for space in spaces}
     rate = {space: 1 / _seconds_a_step(setting, data[space]) for space in spaces}
     steps = {space: MARGIN * seconds[space] * rate[space] for space in spaces}
-    images = max(1, int(min(steps.values())))
+    same_step = max(1, int(min(steps.values())))  # batches are equal, so at the same step the same images
     budget = min(steps[space] * flops[space] for space in spaces)
     snapshots = {}
     for space in spaces:
-        at_step = {"images": images, "flops": max(1, round(budget / flops[space]))}
+        at_step = {"images": same_step, "flops": max(1, round(budget / flops[space]))}
         at_second = {"denoiser_seconds": seconds["latent"], "all_seconds": seconds[space]}
         trainer = _denoiser_trainer(setting, data[space])
         snapshots[space] = _run_with_snapshots(trainer, spaces[space], at_step, at_second, flops[space], show)
@@ -294,7 +297,7 @@ def _judge_autoencoder(setting: Setting, autoencoder: Autoencoder) -> dict:
     return {
         "psnr": evaluation.psnr(rebuilt, originals),
         "ssim": evaluation.ssim(rebuilt, originals),
-        "reconstruction": evaluation.evaluate(rebuilt, setting.test.images),
+        "reconstruction": evaluation.evaluate(rebuilt, originals),
         "latent_scale": autoencoder.latent_scale.item(),
         "held_out": count,
     }

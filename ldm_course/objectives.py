@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .data import Pictures
 from .features import perceptual_distance
 from .schedules import Schedule, add_noise, target
+from .spaces import Latents
 
 SMALLEST = 32  # the side of the smallest pictures that the perceptual distance takes
 
@@ -40,14 +41,17 @@ class BatchRandom:
         return draw[self.rows]
 
 
-def on_device(data, device: torch.device):
-    """The same `Pictures` or `Latents` with their tensors on `device`: small data sets are quickest kept there."""
-    return replace(data, **{k: v.to(device) for k, v in vars(data).items() if isinstance(v, Tensor)})
+def on_device(data: Pictures | Latents, device: torch.device) -> Pictures | Latents:
+    """The same data with their tensors on `device`, where that leaves a GPU most of its memory; else as they are."""
+    tensors = {k: v for k, v in vars(data).items() if isinstance(v, Tensor)}
+    if device.type == "cuda" and sum(v.nbytes for v in tensors.values()) > torch.cuda.mem_get_info(device)[0] / 4:
+        return data
+    return replace(data, **{k: v.to(device) for k, v in tensors.items()})
 
 
-def draw(data, indices: Tensor, rng: BatchRandom, flip: bool) -> Tensor:
+def draw(data: Pictures | Latents, indices: Tensor, rng: BatchRandom, flip: bool) -> Tensor:
     """The pictures `indices`, or draws from their latents' posteriors, as networks see them: `(B, C, H, W)`."""
-    x = data.batch(indices) if isinstance(data, Pictures) else data.batch(indices, rng.normal)
+    x = data.batch(indices, rng.device) if isinstance(data, Pictures) else data.batch(indices, rng.normal)
     return torch.where((rng.uniform() < 0.5)[:, None, None, None], x.flip(3), x) if flip else x
 
 
@@ -107,9 +111,9 @@ class DenoisingObjective(Objective):
 
     def describe(self) -> str:
         d, s = self.data, self.schedule
-        return (
-            f"denoise {d.name} {d.split} {len(d)} at {d.size}, {s.name} T={s.T}, {self.prediction}, {self.num_classes}"
-        )
+        what = f"{d.name} {d.split} {len(d)} at {d.size}" + (f" {d.fingerprint}" if isinstance(d, Latents) else "")
+        levels = f"{s.name} T={s.T}" + (f" shift={s.shift}" if s.shift != 1 else "")
+        return f"denoise {what}, {levels}, {self.prediction}, {self.num_classes}"
 
     def __call__(self, model, indices, rng, critic=None):
         x0 = draw(self.data, indices, rng, self.flip)

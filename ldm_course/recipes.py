@@ -23,7 +23,7 @@ SCALE_COUNT = 1024  # pictures that `latent_scale` is measured on
 def seeded(seed: int, build, *args):
     """`build(*args)` with the initial weights that belong to `seed`; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would set the GPUs' as well
         return build(*args)
 
 
@@ -65,8 +65,10 @@ def denoiser_trainer(
 ) -> Trainer:
     """A trainer for a denoiser of pictures or latents; the network gets the data's channels, classes if it has some.
 
-    ValueError: the network cannot halve the data's side often enough.
+    ValueError: the network cannot halve the data's side often enough, or latents are to be flipped.
     """
+    if config.flip and isinstance(data, Latents):
+        raise ValueError("a mirrored latent is not the latent of the mirrored picture; leave flip out for latents")
     factor = 2 ** (len(network.block_out_channels) - 1)
     if data.size % factor:
         what = "latents" if isinstance(data, Latents) else "pictures"

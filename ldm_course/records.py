@@ -158,7 +158,7 @@ def typed_command(argv: Sequence[str] | str | None = None) -> str:
             words = argv.split()
     else:
         words = list(sys.argv if argv is None else argv)
-    if words and words[0].endswith(("ldm_course/cli.py", "ldm_course/__main__.py")):
+    if words and re.search(r"(ldm_course[/\\](cli|__main__)\.py|[/\\]ldm-course(\.exe)?)$", words[0]):
         words[0] = "ldm-course"
     elif words and words[0].endswith(".py"):
         words.insert(0, "python")
@@ -190,13 +190,15 @@ def make_record(
     config: Any = None,
     device: str | torch.device | None = None,
     packages: Sequence[str] = (),
+    code: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One run with its provenance, ready for `save_record`; made when the run ends.
 
     `name` is the file's name (lower-case letters, digits, single - or _ between); `kind` the sort of run
     ("train", "compare", "speed", …); `results` nests mappings, lists, numbers, texts, dataclasses and small
     tensors; `command` is what to type to get it again; `seconds` how long it took; `config` the settings;
-    `device` where it ran (None: on the GPU if there is one); `packages` more names whose versions matter.
+    `device` where it ran (None: on the GPU if there is one); `packages` more names whose versions matter; `code`
+    what `code_state` said when the run began (None: what it says now).
     A number that is not finite is stored as null. ValueError: a name that is no slug, what JSON cannot hold.
     """
     record = {
@@ -204,7 +206,7 @@ def make_record(
         "name": checked_name(name),
         "kind": kind,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **code_state(),
+        **(code or code_state()),
         "command": typed_command(command),
         "seconds": round(float(seconds), 3),
         "profile": profile,

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from . import checkpoints, plotting
 from .autoencoder import Autoencoder
+from .complexity import count_parameters
 from .config import Profile, TrainConfig
 from .data import Pictures, to_uint8
 from .recipes import autoencoder_trainer, denoiser_of, denoiser_trainer, finished_autoencoder
-from .records import checked_name, home, make_record, save_record
+from .records import checked_name, code_state, home, make_record, save_record
 from .schedules import make_schedule
 from .spaces import LatentSpace, PixelSpace, encode_pictures, generate
 from .training import Trainer, thinned
@@ -48,9 +49,13 @@ def train_run(
 
     Beside it lie the record, the run's state (found again by a second call) and `samples/`, a grid each
     `sample_every` steps. `publish` puts the weights in half precision into the course's `checkpoints/`, and the
-    record into `records/`; a latent denoiser's autoencoder must be there already.
+    record into `records/`, and beside a latent denoiser its autoencoder. ValueError, before the training: what does
+    not fit together, or another autoencoder of that name among the published ones.
     """
     checked_name(name)  # now, not after hours of training
+    if publish and autoencoder is not None:
+        _check_published(autoencoder)
+    code = code_state()
     options = {"out": out, "save_every": save_every, "log_every": log_every, "tensorboard": tensorboard}
     if what == "autoencoder":
         run = _AutoencoderRun(
@@ -71,6 +76,7 @@ def train_run(
     if not run.trainer.accelerator.is_main_process:
         return None
     grid(run.trainer)
+    path = run.save(out / f"{name}.safetensors", record=name, data=pictures.name)
     record = make_record(
         name,
         "train",
@@ -80,7 +86,7 @@ def train_run(
             "seconds": progress.seconds,
             "processes": run.trainer.accelerator.num_processes,
             "history": thinned(progress.history),
-            "parameters": sum(p.numel() for p in run.trainer.ema.module.parameters()),
+            "parameters": count_parameters(run.trainer.ema.module),
             **run.results(min(EVALUATED, 4 * profile.eval_count)),
         },
         command=sys.argv,
@@ -90,12 +96,13 @@ def train_run(
         seed=config.seed,
         config={"train": asdict(config), "network": asdict(run.trainer.ema.module.config)},
         device=run.trainer.accelerator.device,
+        code=code,
     )
     save_record(record, out)
-    path = run.save(out / f"{name}.safetensors", record=name, data=pictures.name)
     if publish:
         save_record(record, home() / "records")
-        run.save(home() / "checkpoints" / f"{name}.safetensors", record=name, data=pictures.name, half=True)
+        about = {"record": name, "data": Path(pictures.name).name}
+        run.save(home() / "checkpoints" / f"{name}.safetensors", half=True, **about)
         plotting.save_png(home() / "records" / f"{name}.png", plotting.grid_image(run.pictures(), 8, scale=2))
     return path
 
@@ -109,6 +116,15 @@ def _space(what: str, pictures: Pictures, autoencoder: Path | None, out: Path):
         raise ValueError(f"{autoencoder}: expected an autoencoder's checkpoint")
     latents = encode_pictures(model, pictures, cache=out, show=True)
     return LatentSpace(pictures.size, model), latents, latents.seconds
+
+
+def _check_published(autoencoder: Path) -> None:
+    """ValueError if `checkpoints/` has another autoencoder under this file's name."""
+    there = home() / "checkpoints" / autoencoder.name
+    if there.exists():
+        ours, theirs = (checkpoints.load_model(path)[0].state_dict() for path in (autoencoder, there))
+        if ours.keys() != theirs.keys() or any(not torch.equal(ours[k].half(), theirs[k].half()) for k in ours):
+            raise ValueError(f"{autoencoder} is not the published {there.name}; publish it first, or take that one")
 
 
 class _AutoencoderRun:
@@ -144,7 +160,7 @@ class _AutoencoderRun:
             **self.weights,
             "psnr": evaluation.psnr(rebuilt, originals),
             "ssim": evaluation.ssim(rebuilt, originals) if self.test.size >= 11 else None,  # the side of its window
-            "reconstruction": evaluation.evaluate(rebuilt, self.test.images.cpu()),
+            "reconstruction": evaluation.evaluate(rebuilt, originals) if len(originals) >= 4 else None,
         }
 
     def save(self, path: Path, *, half: bool = False, **meta) -> Path:
@@ -157,11 +173,13 @@ class _DenoiserRun:
     def __init__(self, trainer: Trainer, space, pictures: Pictures, autoencoder: Path | None, encode_seconds: float):
         self.trainer, self.space, self.real = trainer, space, pictures
         self.autoencoder, self.encode_seconds = autoencoder, encode_seconds
+        self.order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))
 
     def made(self, count: int, method: str, steps: int) -> Tensor:
-        """`count` new pictures; their classes are those of the first training pictures."""
+        """`count` new pictures; their classes are those of as many training pictures, drawn at random."""
         d = denoiser_of(self.trainer, self.space)
-        label = None if d.model.config.num_classes is None else self.real.labels[torch.arange(count) % len(self.real)]
+        drawn = self.order[torch.arange(count) % len(self.order)]
+        label = None if d.model.config.num_classes is None else self.real.labels[drawn]
         return generate(
             d.model, d.space, count, d.schedule, prediction=d.prediction, method=method, steps=steps, label=label
         )
@@ -183,7 +201,7 @@ class _DenoiserRun:
         objective = self.trainer.objective
         if self.autoencoder is not None:
             beside = path.with_name(self.autoencoder.name)
-            if not beside.exists():
+            if beside.resolve() != self.autoencoder.resolve():
                 model, old = checkpoints.load_model(self.autoencoder)
                 checkpoints.save_model(beside, model, half=half, **old)
         return checkpoints.save_denoiser(

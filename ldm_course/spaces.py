@@ -69,7 +69,8 @@ class LatentSpace:
 class Latents:
     """A data set encoded once: the posterior's mean and standard deviation `(N, c, h, w)`, already scaled.
 
-    `seconds` is what the encoding cost when it was done; a comparison must count it.
+    `seconds` is what the encoding cost when it was done; a comparison must count it. `fingerprint` tells the latents
+    of one autoencoder and one set of pictures from all others.
     """
 
     mean: Tensor
@@ -78,6 +79,7 @@ class Latents:
     name: str
     split: str
     seconds: float
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -89,7 +91,8 @@ class Latents:
     def batch(self, indices: Tensor, normal: Callable[..., Tensor]) -> Tensor:
         """A fresh draw from the posteriors of these pictures, float32 `(B, c, h, w)`."""
         mean, std = self.mean[indices], self.std[indices]
-        return mean + std * normal(*mean.shape[1:])
+        noise = normal(*mean.shape[1:])
+        return mean.to(noise.device) + std.to(noise.device) * noise
 
 
 @torch.no_grad()  # and not inference mode, whose tensors no later training step may keep
@@ -103,13 +106,14 @@ def encode_pictures(
 ) -> Latents:
     """Encodes every picture once. With `cache`, a folder, the result is kept there and found again if neither the
     autoencoder's weights nor the pictures have changed; `seconds` is then what it cost the first time."""
-    path = None if cache is None else Path(cache) / f"latents-{_fingerprint(autoencoder, pictures)}.safetensors"
+    fingerprint = _fingerprint(autoencoder, pictures)
+    path = None if cache is None else Path(cache) / f"latents-{fingerprint}.safetensors"
     if path is not None and path.exists():
         try:
             with safe_open(path, "pt") as file:
                 mean, std = file.get_tensor("mean"), file.get_tensor("std")
                 seconds = json.loads(file.metadata()["seconds"])
-            return Latents(mean, std, pictures.labels, pictures.name, pictures.split, seconds)
+            return Latents(mean, std, pictures.labels, pictures.name, pictures.split, seconds, fingerprint)
         except Exception:  # broken, in one of the ways that safetensors has: made again below
             pass
     device = next(autoencoder.parameters()).device
@@ -125,7 +129,7 @@ def encode_pictures(
     if path is not None:
         with written_whole(path) as temporary:
             save_file({"mean": mean, "std": std}, temporary, metadata={"seconds": json.dumps(seconds)})
-    return Latents(mean, std, pictures.labels, pictures.name, pictures.split, seconds)
+    return Latents(mean, std, pictures.labels, pictures.name, pictures.split, seconds, fingerprint)
 
 
 def _fingerprint(autoencoder: Autoencoder, pictures: Pictures) -> str:
@@ -165,8 +169,8 @@ def generate(
     pictures = []
     for first in range(0, count, batch_size):
         n = min(batch_size, count - first)
-        # one generator a batch, on the CPU: the pictures do not depend on the device
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + first)
+        # one generator a batch, on the CPU: the pictures do not depend on the device; far from training's seeds
+        generator = torch.Generator().manual_seed((2**62 + seed * 1_000_003 + first) % 2**63)
         noise = torch.randn(n, *space.shape, generator=generator).to(device)
         # for the sampler's own noise; its seed is drawn, so that it is not the next batch's
         steps_seed = torch.randint(2**62, (), generator=generator).item()
