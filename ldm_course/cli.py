@@ -16,7 +16,8 @@ import torch
 from . import checkpoints, plotting
 from . import config as cfg
 from .checkpoints import Denoiser
-from .data import load_data
+from .data import cifar10_is_here, load_data
+from .features import default_device
 from .records import slug
 from .spaces import generate
 
@@ -28,11 +29,12 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return args.run(args) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError, torch.cuda.OutOfMemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; what was saved is kept, and the same command goes on from there", file=sys.stderr)
+        goes_on = "; what was saved is kept, and the same command goes on from there" if args.command == "train" else ""
+        print(f"\nstopped{goes_on}", file=sys.stderr)
         return 130
 
 
@@ -207,7 +209,7 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def _denoiser(args: argparse.Namespace) -> Denoiser:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     if args.pretrained:
         return checkpoints.pretrained(args.pretrained, device)
     return checkpoints.load_denoiser(args.checkpoint, device)
@@ -236,6 +238,11 @@ def _positive(**numbers: float | None) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {number}; expected more than 0")
 
 
+def _no_folder(out: Path) -> None:
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; expected the name of a picture, such as {out}/pictures.png")
+
+
 def _made(d: Denoiser, args: argparse.Namespace, label: torch.Tensor | None) -> torch.Tensor:
     return generate(
         d.model,
@@ -256,6 +263,7 @@ def _made(d: Denoiser, args: argparse.Namespace, label: torch.Tensor | None) -> 
 def sample(args: argparse.Namespace) -> int:
     """`ldm-course sample`."""
     _positive(count=args.count)
+    _no_folder(args.out)
     d = _denoiser(args)
     label = _labels(d, args.label, args.count)
     started = time.perf_counter()
@@ -309,7 +317,7 @@ def cost(args: argparse.Namespace) -> int:
     profile = cfg.profile(args.profile)
     c, side, _ = latent_shape(profile.autoencoder, args.size)
     shapes = {"pixel": (3, args.size), "latent": (c, side)}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     calls, lines = {}, {}
     for space, (channels, size) in shapes.items():
         network = profile.unet.for_channels(channels)
@@ -333,6 +341,7 @@ def cost(args: argparse.Namespace) -> int:
 def data(args: argparse.Namespace) -> int:
     """`ldm-course data`."""
     _positive(count=args.count)
+    _no_folder(args.out)
     size = cfg.profile().size if args.size is None else args.size
     pictures = load_data(args.data, size, args.split, limit=args.limit)
     print(f"{pictures.name}, {args.split}: {len(pictures)} pictures of {pictures.size} x {pictures.size}")
@@ -364,7 +373,11 @@ def doctor(args: argparse.Namespace) -> int:
         "emoji": lambda: f"{len(load_data('emoji', 32))} training pictures",
         "features": lambda: f"{sum(p.numel() for p in efficientnet_lite0().parameters()):,} weights",
         "checkpoints": lambda: ", ".join(checkpoints.pretrained_names()) or "none yet",
-        "cifar10": lambda: f"{len(load_data('cifar10', 32, limit=1))} of its pictures could be read",
+        "cifar10": lambda: (
+            f"{len(load_data('cifar10', 32, limit=1))} of its pictures could be read"
+            if cifar10_is_here()
+            else "not here yet; downloaded when asked for"
+        ),
     }
     needed, failed = {"packages", "machine", "emoji", "features"}, False
     for name, check in checks.items():

@@ -21,8 +21,8 @@ from .checkpoints import Denoiser
 from .complexity import autoencoder_flops, count_parameters, unet_flops
 from .config import Profile, TrainConfig
 from .data import Pictures, load_data, to_uint8
+from .features import SMALLEST, default_device
 from .measure import activation_memory, time_together
-from .objectives import SMALLEST
 from .recipes import autoencoder_trainer, denoiser_of, denoiser_trainer, finished_autoencoder
 from .records import code_state, duration, make_record, save_record, slug
 from .samplers import sample
@@ -154,8 +154,7 @@ def make_setting(
         )
     # shuffled once: the first pictures are then a fair sample, to measure against and to show
     train = train.subset(torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Setting(profile, train, test, float(budget), seed, make_schedule(SCHEDULE), device)
+    return Setting(profile, train, test, float(budget), seed, make_schedule(SCHEDULE), default_device())
 
 
 # ------------------------------------------------------------------------------------------- training

@@ -169,9 +169,18 @@ def _load_scenes(size: int, split: str, limit: int | None, seed: int) -> Picture
     )
 
 
+def _cifar10_npz() -> Path:
+    return Path(os.environ.get("LDM_DATA") or cache_folder()).expanduser() / "cifar10.npz"
+
+
+def cifar10_is_here() -> bool:
+    """Whether `load_data("cifar10", …)` would find it without a download."""
+    return _cifar10_npz().exists() or (Path(cache_folder()) / "cifar-10-batches-py").is_dir()
+
+
 def _load_cifar10(size: int, split: str, limit: int | None, seed: int) -> Pictures:
     """From $LDM_DATA/cifar10.npz if it is there, else torchvision's download with its checksum."""
-    path = Path(os.environ.get("LDM_DATA") or cache_folder()).expanduser() / "cifar10.npz"
+    path = _cifar10_npz()
     if path.exists():
         stored = _read_npz(path, (f"{split}_images", f"{split}_labels", "classes", "source"))
         images, labels = _as_pictures(path, f"{split}_images", stored[f"{split}_images"]), stored[f"{split}_labels"]
@@ -247,6 +256,8 @@ def _load_npz(path: Path, size: int, split: str, limit: int | None, seed: int) -
         if stored["labels"].dtype.kind not in "iu" or stored["labels"].min() < 0:
             raise ValueError(f"{path}: labels are {stored['labels'].dtype}; expected whole numbers from 0 up")
         labels = torch.from_numpy(stored["labels"].astype(np.int64))
+        if "classes" in stored and stored["classes"].ndim != 1:
+            raise ValueError(f"{path}: classes have shape {stored['classes'].shape}; expected a list of names")
         classes = tuple(map(str, stored.get("classes", range(int(labels.max()) + 1))))
         if labels.max() >= len(classes):
             raise ValueError(f"{path}: labels go up to {labels.max()}, but there are {len(classes)} classes")

@@ -167,7 +167,7 @@ def render_all(size: int, *, workers: int | None = None, progress: bool = True) 
         for i in tqdm(range(len(images)), f"drawing emoji at {size}x{size}", unit="picture", disable=not progress):
             received = processes[i % workers].stdout.read(images[i].nbytes)
             if len(received) != images[i].nbytes:
-                raise RuntimeError(f"the process that draws {drawings()[i].path} ended early; its error is above")
+                raise ValueError(f"the process that draws {drawings()[i].path} ended early; its error is above")
             images[i] = np.frombuffer(received, np.uint8).reshape(images[i].shape)
     finally:
         for process in processes:

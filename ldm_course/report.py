@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import plotting
 from .records import duration, stamp, written_whole
+from .widgets import si
 
 Table = tuple[str, list[str], list[list[str]]]  # title, head, rows
 
@@ -56,18 +57,7 @@ def _over(value: float | None, floor: float | None, digits: int = 1) -> str:
 
 
 def _seconds(s: float) -> str:
-    """Seconds with three digits, in the unit that suits them."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if s >= scale:
-            return f"{s / scale:.3g} {unit}"
-    return f"{s:.3g} s"
-
-
-def _big(n: float) -> str:
-    for unit, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if n >= scale:
-            return f"{n / scale:.3g} {unit}"
-    return f"{n:.3g} "
+    return si(s, "s") if s < 1000 else duration(s)
 
 
 def _ratio(pixel: float, latent: float) -> str:
@@ -88,8 +78,8 @@ def _costs(record: dict) -> Table:
     rows = [
         row("values", str, lambda c: count(c["shape"])),
         row("positions", str, lambda c: c["shape"][1] * c["shape"][2]),
-        row("FLOPs of a denoising step", lambda n: _big(n) + "FLOP", lambda c: c["flops_step"]),
-        row("kept for the backward pass", lambda n: _big(n) + "B", lambda c: c["activation_bytes_image"]),
+        row("FLOPs of a denoising step", lambda n: si(n, "FLOP"), lambda c: c["flops_step"]),
+        row("kept for the backward pass", lambda n: si(n, "B"), lambda c: c["activation_bytes_image"]),
         row("training, an image", _seconds, lambda c: c["training_seconds_image"]),
     ]
     for batch in pixel["step_seconds"]:
@@ -117,7 +107,7 @@ def _matched(record: dict) -> Table:
         "pixel": ["-", "-"],
         "latent": [
             _seconds(a["training_seconds"] + a["encode_seconds"]),
-            _big(a["training_flops"] + a["encode_flops"]) + "FLOP",
+            si(a["training_flops"] + a["encode_flops"], "FLOP"),
         ],
     }
     for entry in record["results"]["matched"]:
@@ -127,7 +117,7 @@ def _matched(record: dict) -> Table:
                 str(side["images"]),
                 _seconds(side["seconds"]),
                 extra[0],
-                _big(side["flops"]) + "FLOP",
+                si(side["flops"], "FLOP"),
                 extra[1],
             ]
             rows.append([entry["says"] if i == 0 else "", space, *spent, *quality(side["quality"])])

@@ -14,6 +14,7 @@ from .autoencoder import Autoencoder
 from .complexity import count_parameters
 from .config import Profile, TrainConfig
 from .data import Pictures, to_uint8
+from .features import default_device
 from .recipes import autoencoder_trainer, denoiser_of, denoiser_trainer, finished_autoencoder
 from .records import checked_name, code_state, home, make_record, save_record
 from .schedules import make_schedule
@@ -111,7 +112,7 @@ def _space(what: str, pictures: Pictures, autoencoder: Path | None, out: Path):
     """The space, the data in it, and the seconds that getting there cost."""
     if what == "pixel":
         return PixelSpace(pictures.size), pictures, 0.0
-    model, _ = checkpoints.load_model(autoencoder, "cuda" if torch.cuda.is_available() else "cpu")
+    model, _ = checkpoints.load_model(autoencoder, default_device())
     if not isinstance(model, Autoencoder):
         raise ValueError(f"{autoencoder}: expected an autoencoder's checkpoint")
     latents = encode_pictures(model, pictures, cache=out, show=True)

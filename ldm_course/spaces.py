@@ -169,8 +169,9 @@ def generate(
     pictures = []
     for first in range(0, count, batch_size):
         n = min(batch_size, count - first)
-        # one generator a batch, on the CPU: the pictures do not depend on the device; far from training's seeds
-        generator = torch.Generator().manual_seed((2**62 + seed * 1_000_003 + first) % 2**63)
+        # One generator a batch, on the CPU: the pictures do not depend on the device. It takes 32 bits of a seed,
+        # and training counts up in them (`BatchRandom`), so here they are counted down.
+        generator = torch.Generator().manual_seed(~(seed * 1_000_003 + first) % 2**32)
         noise = torch.randn(n, *space.shape, generator=generator).to(device)
         # for the sampler's own noise; its seed is drawn, so that it is not the next batch's
         steps_seed = torch.randint(2**62, (), generator=generator).item()

@@ -9,6 +9,7 @@ one sees with the whole; and two models trained with one seed see the same pictu
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import math
 import time
@@ -272,7 +273,12 @@ class Trainer:
             return
         self.out.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self._tensors().items()}
-        meta = {"progress": json.dumps(asdict(self.progress)), "identity": json.dumps(self._identity())}
+        scaler = self.accelerator.scaler
+        meta = {
+            "progress": json.dumps(asdict(self.progress)),
+            "identity": json.dumps(self._identity()),
+            "scaler": json.dumps(None if scaler is None else scaler.state_dict()),
+        }
         with written_whole(self.out / STATE_FILE) as path:
             save_file(tensors, path, metadata=meta)
 
@@ -284,6 +290,7 @@ class Trainer:
                 meta = file.metadata() or {}
                 tensors = {k: file.get_tensor(k) for k in file.keys()}
             progress, identity = json.loads(meta["progress"]), json.loads(meta["identity"])
+            scaler = json.loads(meta.get("scaler", "null"))
         except Exception as error:
             raise ValueError(f"{path} cannot be read ({error}); delete it to start this run afresh") from error
         if identity != json.loads(json.dumps(self._identity())):
@@ -297,6 +304,8 @@ class Trainer:
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
+        if scaler is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(scaler)
         self.ema.load_state_dict(part("ema."))
         for name, module, optimizer in (
             ("model", self.model, self.optimizer),
@@ -321,10 +330,13 @@ class Trainer:
 
 
 def _accelerator(config: TrainConfig, log_dir: Path | None, device: str | None) -> Accelerator:
+    if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
+        raise ValueError("TensorBoard is not installed; run: pip install tensorboard")
     precision = config.precision
     cpu = device == "cpu" or not torch.cuda.is_available()
     if precision == "auto":
-        precision = "no" if cpu else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        native = not cpu and torch.cuda.get_device_capability()[0] >= 8  # older GPUs emulate bf16, slowly
+        precision = "no" if cpu else "bf16" if native else "fp16"
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision=precision,

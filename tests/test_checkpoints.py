@@ -95,6 +95,18 @@ def test_a_latent_denoiser_finds_its_autoencoder_beside_it(latent, tmp_path):
     assert load_denoiser(moved / "latent.safetensors").space.shape == (4, 4, 4)
 
 
+@pytest.mark.parametrize("betas", [{"beta_start": 1e-3, "beta_end": 0.05}, {"beta_end": 0.021}])
+def test_a_schedule_with_its_own_betas_is_not_stored_as_another(betas, tmp_path):
+    with pytest.raises(ValueError, match="its own betas"):
+        save_denoiser(
+            tmp_path / "m.safetensors", unet(), size=8, schedule=make_schedule("linear", **betas), prediction="v"
+        )
+    assert not list(tmp_path.iterdir())
+    shifted = make_schedule("sqrt_linear", T=500, shift=0.5)
+    save_denoiser(tmp_path / "m.safetensors", unet(), size=8, schedule=shifted, prediction="v")
+    assert torch.equal(load_denoiser(tmp_path / "m.safetensors").schedule.alpha_bar, shifted.alpha_bar)
+
+
 def test_the_file_is_safetensors_with_its_configuration_in_plain_text(tmp_path):
     path = denoiser(tmp_path / "pixel.safetensors")
     with safe_open(path, "pt") as file:

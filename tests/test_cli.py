@@ -107,6 +107,8 @@ def test_interrupted_is_130(monkeypatch, capsys):
 
     monkeypatch.setattr(cli, "load_data", interrupted)
     assert cli.main(["data"]) == 130
+    assert capsys.readouterr().err == "\nstopped\n"
+    assert cli.main([*TRAIN, "--steps", "1"]) == 130  # only a training run is resumed
     assert "goes on from there" in capsys.readouterr().err
 
 
@@ -177,7 +179,7 @@ def test_a_folder_of_pictures_trains_under_its_own_name():
     words = ["train", "pixel", "--data", str(folder), "--size", "8", "--batch-size", "4", "--steps", "1"]
     assert cli.main(words) == 0
     assert Path("runs/my-pictures-8-pixel/my-pictures-8-pixel.safetensors").is_file()
-    assert [p.name for p in folder.parent.iterdir()] != [] and not list(folder.glob("*.safetensors"))
+    assert not [p for p in folder.iterdir() if p.suffix != ".png"]
 
 
 def test_compare_on_a_folder_of_pictures(capsys):
@@ -237,6 +239,11 @@ def test_doctor_checks_each_part_and_fails_for_the_needed_ones(capsys, tmp_path,
     ]
     assert "profile smoke" in lines[1] and "none yet" in lines[4]
 
+    monkeypatch.setenv("LDM_DATA", str(tmp_path / "none"))
+    monkeypatch.setenv("LDM_CACHE", str(tmp_path / "none"))
+    assert cli.main(["doctor"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("cifar10: not here yet; downloaded when asked for")
+    monkeypatch.setenv("LDM_DATA", str(tmp_path))
     (tmp_path / "cifar10.npz").write_bytes(b"torn")
     assert cli.main(["doctor"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("no    cifar10: ")
@@ -283,6 +290,7 @@ MISTAKES = {
     "data: none": (["data", "--count", 0], "--count 0"),
     "data: limit": (["data", "--data", "scenes", "--limit", 0], "limit=0"),
     "data: folder": (["data", "--data", "."], "holds no pictures"),
+    "data: out": (["data", "--data", "scenes", "--out", ".."], "--out .. is a folder"),
 }
 
 

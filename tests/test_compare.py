@@ -77,6 +77,8 @@ def test_the_autoencoders_account(results):
     assert a["encode_flops"] == COUNT * autoencoder_flops(SMOKE.autoencoder, 32, "encode").total
     assert a["training_images"] % BATCH == 0 and a["training_seconds"] >= SMOKE.autoencoder_share * BUDGET
     assert a["encode_seconds"] > 0 and a["held_out"] == SMOKE.eval_count
+    # reconstructions are held against the rest of their originals, never against themselves
+    assert a["reconstruction"]["n_generated"] + a["reconstruction"]["n_reference"] == a["held_out"]
     assert 0 < a["psnr"] < 60 and a["ssim"] < 1 and a["latent_scale"] > 0
 
 

@@ -12,6 +12,7 @@ from ldm_course.features import (
     STAGE_ENDS,
     STD,
     WEIGHTS,
+    _load,
     check_pictures,
     efficientnet_lite0,
     perceptual_distance,
@@ -182,3 +183,12 @@ def test_mistakes_are_named_in_one_line(wrong, says):
     with pytest.raises(ValueError, match=says) as error:
         wrong()
     assert "\n" not in str(error.value)
+
+
+def test_gradients_come_though_the_first_call_wanted_none():
+    _load.cache_clear()
+    with torch.inference_mode():
+        pooled_features(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    x = torch.zeros(1, 3, 32, 32, requires_grad=True)
+    perceptual_distance(x, torch.ones(1, 3, 32, 32)).sum().backward()
+    assert x.grad.abs().max() > 0

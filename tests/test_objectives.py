@@ -140,12 +140,15 @@ def test_latents_are_drawn_from_their_posteriors():
 
 def test_descriptions_tell_objectives_apart():
     data = pictures()
+    z = torch.zeros(10, 4, 2, 2)
     each = [
         DenoisingObjective(data, SCHEDULE, "v"),
         DenoisingObjective(data, SCHEDULE, "eps"),
         DenoisingObjective(data, make_schedule("linear"), "v"),
         DenoisingObjective(data, SCHEDULE, "v", num_classes=3),
+        DenoisingObjective(data, make_schedule("cosine", shift=2), "v"),
         DenoisingObjective(data.subset(range(9)), SCHEDULE, "v"),
+        *(DenoisingObjective(Latents(z, z, None, "p", "train", 0.0, seen), SCHEDULE, "v") for seen in ("a1", "b2")),
         AutoencoderObjective(data, perceptual_weight=0),
         AutoencoderObjective(data, perceptual_weight=0, kl_weight=1e-3),
     ]

@@ -69,6 +69,11 @@ def test_provenance_names_date_code_machine_and_versions():
     assert a_record(packages=("no-such-package",))["versions"]["no-such-package"] is None
 
 
+def test_the_code_may_be_that_of_the_runs_start():
+    began = {"commit": "1" * 40, "dirty": True}
+    assert {k: a_record(code=began)[k] for k in began} == began
+
+
 def test_a_foreign_repository_lends_no_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "_checkout", lambda: tmp_path)
     assert records.code_state() == {"commit": "unknown", "dirty": None}
@@ -101,6 +106,8 @@ def test_no_folder_or_user_name_gets_into_a_record(tmp_path):
         ("python /a/b/benchmarks/speed.py --quick", "python benchmarks/speed.py --quick"),
         (["/a/b/benchmarks/speed.py", "--quick"], "python benchmarks/speed.py --quick"),
         (["/a/ldm_course/cli.py", "cost", "--size", "32"], "ldm-course cost --size 32"),
+        ([r"C:\a\ldm_course\cli.py", "cost"], "ldm-course cost"),
+        ([".venv/bin/ldm-course", "cost"], "ldm-course cost"),
         ("ldm-course data --data ../../bob/cats/", "ldm-course data --data cats"),
         (["ldm-course", "sample", "--label", "red car"], "ldm-course sample --label 'red car'"),
         ([], ""),

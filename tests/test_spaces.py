@@ -8,6 +8,7 @@ from ldm_course import spaces
 from ldm_course.autoencoder import Autoencoder
 from ldm_course.config import AutoencoderConfig, UNetConfig
 from ldm_course.data import Pictures, to_uint8
+from ldm_course.objectives import BatchRandom
 from ldm_course.schedules import make_schedule
 from ldm_course.spaces import LatentSpace, PixelSpace, encode_pictures, generate
 
@@ -171,6 +172,16 @@ def test_one_seed_one_result(method):
     assert a.shape == (5, 3, 8, 8) and a.dtype == torch.uint8 and a.device.type == "cpu"
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert len({tuple(p.flatten().tolist()) for p in a}) == 5
+
+
+def test_no_picture_begins_with_noise_that_a_training_step_drew():
+    """Both are functions of the seed; of the same one they must be different functions."""
+    model = Says()
+    run(model, PixelSpace(8), 128, steps=1, batch_size=64)
+    trained = [BatchRandom(0, step, 64, slice(None), "cpu").normal(3, 8, 8) for step in range(130)]
+    assert len(model.calls) == 2
+    assert not any(torch.equal(x, b) for x, _, _ in model.calls for b in trained)
+    run(Says(), PixelSpace(8), 1, seed=20240101123456)  # as long as a date and a time
 
 
 def test_the_samplers_noise_is_not_the_next_batchs(monkeypatch):
