@@ -23,6 +23,7 @@ from .training import Trainer, thinned
 
 GRID = 32  # pictures in a sample grid
 EVALUATED = 256  # pictures that a finished run is judged by, or fewer where the profile is small
+REFERENCE = 4096  # training pictures, at most, that they are held against
 
 
 def train_run(
@@ -195,7 +196,7 @@ class _DenoiserRun:
         return {
             "encode_seconds": self.encode_seconds,
             "sampler": "ddim, 50 steps",
-            "quality": evaluation.evaluate(made, self.real.images.cpu()),
+            "quality": evaluation.evaluate(made, evaluation.Reference(self.real.images.cpu(), limit=REFERENCE)),
         }
 
     def save(self, path: Path, *, half: bool = False, **meta) -> Path:
