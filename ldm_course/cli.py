@@ -271,7 +271,8 @@ def sample(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     classes = d.meta.get("classes")
     captions = None if label is None or not classes else [classes[i] for i in label.tolist()]
-    plotting.save_png(args.out, plotting.grid(made, captions=captions))
+    in_turn = captions is not None and args.label is None and len(classes) <= 12
+    plotting.save_png(args.out, plotting.grid(made, len(classes) if in_turn else None, captions))
     print(f"wrote {args.out}: {args.count} pictures in {seconds:.1f} s ({args.method}, {args.steps} steps)")
     return 0
 

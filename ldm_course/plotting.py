@@ -100,7 +100,7 @@ def grid(
 ) -> Figure:
     """Pictures in a grid, each with its own caption underneath: uint8 `(N, 3, H, W)` to a Figure.
 
-    `scale` is how many screen pixels a picture's pixel takes along a side (default: enough for 80 a picture);
+    `scale` is how many screen pixels a picture's pixel takes along a side (default: about 80 a picture);
     `title` stands above, in `colour` (PIXEL and LATENT say which space the pictures are from).
     ValueError: other types or shapes, or not one caption a picture.
     """
@@ -112,7 +112,8 @@ def grid(
     columns = _columns(n, columns)
     rows = math.ceil(n / columns)
     gap, line = 6, 15  # screen pixels, as everything below
-    words = [textwrap.fill(caption, max(8, width * scale // 7)) for caption in captions or [""] * n]
+    wrap = {"width": max(8, width * scale // 6), "break_long_words": False}
+    words = [textwrap.fill(caption, **wrap) for caption in captions or [""] * n]
     lines = 0 if captions is None else max(text.count("\n") + 1 for text in words)
     across, down = width * scale + gap, height * scale + gap + line * lines
     above = 26 if title else 0
