@@ -119,7 +119,7 @@ def test_all_drawings_come_in_order_whatever_the_workers(monkeypatch, by_name):
 
 def test_a_worker_that_fails_is_reported(monkeypatch):
     monkeypatch.setattr(emoji.sys, "executable", "false")
-    with pytest.raises(RuntimeError, match="ended early"):
+    with pytest.raises(ValueError, match="ended early"):
         emoji.render_all(8, workers=1, progress=False)
 
 
