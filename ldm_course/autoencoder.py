@@ -154,6 +154,11 @@ class Autoencoder(nn.Module):
         self.latent_scale.fill_(scale)
         return scale
 
+    def compile(self, **options) -> None:
+        """Compiles the two networks in place, and not the draw between them, whose generator cannot be."""
+        self.encoder.compile(**options)
+        self.decoder.compile(**options)
+
     def forward(self, x: Tensor, normal: Callable[..., Tensor]) -> tuple[Tensor, Posterior]:
         """Reconstruction and posterior, for training; `normal(c, h, w)` gives the standard noise `(B, c, h, w)`."""
         posterior = self.encode(x)

@@ -22,7 +22,7 @@ from .complexity import autoencoder_flops, count_parameters, unet_flops
 from .config import Profile, TrainConfig
 from .data import Pictures, load_data, to_uint8
 from .features import SMALLEST, default_device
-from .measure import activation_memory, time_together
+from .measure import activation_memory, time_call, time_together
 from .recipes import autoencoder_trainer, denoiser_of, denoiser_trainer, finished_autoencoder
 from .records import code_state, duration, make_record, save_record, slug
 from .samplers import sample
@@ -106,6 +106,7 @@ def compare(
         "data": {k: getattr(setting.train, k) for k in ("name", "size")}
         | {"train": len(setting.train), "test": len(setting.test)},
         "budget_seconds": setting.budget,
+        "training_precision": config.native_precision(setting.device),
         "parameters": {space: count_parameters(d.model) for space, d in last.items()}
         | {"autoencoder": count_parameters(autoencoder)},
         "cost": _costs(setting, last, snapshots),
@@ -394,13 +395,12 @@ def break_even(results: dict) -> dict:
 
 
 def _announcement(setting: Setting) -> str:
-    """What will be done and about how long it will take, from one timed call of the pixel network."""
+    """What will be done and about how long it will take, from a few timed steps in pixel space."""
     p = setting.profile
-    trainer = _denoiser_trainer(setting, setting.train)
-    space = PixelSpace(setting.train.size)
+    pixel = denoiser_of(_denoiser_trainer(setting, setting.train), PixelSpace(setting.train.size))
     batch = min(p.eval_count, 64)
-    call = _steps_call(denoiser_of(trainer, space), batch, setting.device)
-    a_call = time_together({"call": call}, repeats=2, warmup=1)["call"].median / _STEPS_TIMED / batch
+    few = time_call(lambda: _pictures(setting, pixel, batch, "ddim", _STEPS_TIMED), repeats=2, warmup=1)
+    a_call = few.median / _STEPS_TIMED / batch
     calls = p.ddpm_count * p.ddpm_steps + p.eval_count * (p.ddim_steps + p.latent_steps + len(MATCHES) * p.match_steps)
     expected = 2.2 * setting.budget + 1.2 * calls * a_call + 10
     return (

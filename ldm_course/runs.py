@@ -87,6 +87,7 @@ def train_run(
             "images": progress.images,
             "seconds": progress.seconds,
             "processes": run.trainer.accelerator.num_processes,
+            "precision": run.trainer.precision,
             "history": thinned(progress.history),
             "parameters": count_parameters(run.trainer.ema.module),
             **run.results(min(EVALUATED, 4 * profile.eval_count)),

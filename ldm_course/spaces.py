@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .autoencoder import Autoencoder
+from .config import native_precision
 from .data import Pictures, to_uint8
 from .records import written_whole
 from .samplers import sample
@@ -157,7 +158,8 @@ def generate(
 ) -> Tensor:
     """`count` new pictures, uint8 `(count, 3, H, W)`, on the CPU: noise, the sampler's steps, and the way to pictures.
 
-    `label` is int64 `(count,)` or None. The same seed gives the same noise for every method and number of steps.
+    `label` is int64 `(count,)` or None. The same seed gives the same noise for every method and number of steps. The
+    network computes in bf16 where the hardware does; the sampler's own arithmetic and the decoder stay in float32.
     ValueError: no picture is asked for, not a label for each, or what `samplers.sample` refuses.
     """
     if count < 1:
@@ -177,20 +179,21 @@ def generate(
         steps_seed = torch.randint(2**62, (), generator=generator).item()
         steps_generator = torch.Generator(device).manual_seed(steps_seed)
         labels = None if label is None else label[first : first + n].to(device)
-        x0 = sample(
-            model,
-            noise,
-            schedule,
-            method=method,
-            steps=steps,
-            eta=eta,
-            prediction=prediction,
-            clip_x0=space.clip_x0,
-            label=labels,
-            null_label=model.config.num_classes,
-            guidance_scale=guidance_scale,
-            generator=steps_generator,
-            progress=show,
-        )
+        with torch.autocast(device.type, torch.bfloat16, enabled=native_precision(device) == "bf16"):
+            x0 = sample(
+                model,
+                noise,
+                schedule,
+                method=method,
+                steps=steps,
+                eta=eta,
+                prediction=prediction,
+                clip_x0=space.clip_x0,
+                label=labels,
+                null_label=model.config.num_classes,
+                guidance_scale=guidance_scale,
+                generator=steps_generator,
+                progress=show,
+            )
         pictures.append(space.to_pictures(x0).cpu())
     return torch.cat(pictures)

@@ -9,11 +9,13 @@ one sees with the whole; and two models trained with one seed see the same pictu
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from .config import TrainConfig
+from .config import TrainConfig, native_precision
 from .objectives import BatchRandom, Objective
 from .records import written_whole
 
@@ -48,6 +50,7 @@ def thinned(history: list[dict], most: int = 200) -> list[dict]:
     return history[::-1][::stride][::-1]
 
 
+@functools.lru_cache(maxsize=4)  # asked for at each step, and the same for thousands of them
 def epoch_order(size: int, epoch: int, seed: int) -> Tensor:
     """The order in which one epoch shows its pictures: a permutation of `size`, the same for everybody who asks."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
@@ -113,7 +116,7 @@ class Trainer:
         self.config, self.objective = config, objective
         self.out = None if out is None else Path(out)
         self.save_every, self.log_every = save_every, log_every
-        self.accelerator = _accelerator(config, self.out if tensorboard else None, device)
+        self.accelerator, self.precision = _accelerator(config, self.out if tensorboard else None, device)
         processes = self.accelerator.num_processes
         if config.batch_size % (processes * config.accumulate):
             raise ValueError(
@@ -121,6 +124,10 @@ class Trainer:
                 f"x {config.accumulate} accumulated parts"
             )
         self.ema = averaged(model, config.ema_decay, self.accelerator.device)
+        if config.compile:
+            model.compile()  # in place, and after the average's copy, which is never trained
+            if self.accelerator.device.type == "cuda":  # compiled norms keep this order, as those of eager GPUs do not
+                model.to(memory_format=torch.channels_last)
         self.model, self.optimizer = self.accelerator.prepare(model, _adamw(model, config))
         self.critic = self.critic_optimizer = None
         if objective.critic is not None:
@@ -237,13 +244,19 @@ class Trainer:
         self.ema.update_parameters(self.accelerator.unwrap_model(self.model))
         return sums
 
+    def _autocast(self) -> AbstractContextManager:
+        """bf16 is entered here, since accelerate keeps one precision for a whole process; fp16 and its scaler there."""
+        if self.precision == "fp16":
+            return self.accelerator.autocast()
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
     def _backward(self, indices: Tensor, rng: BatchRandom) -> dict[str, Tensor]:
         unwrap = self.accelerator.unwrap_model
-        with self.accelerator.autocast():
+        with self._autocast():
             losses = self.objective(self.model, indices, rng, critic=self.critic and unwrap(self.critic))
         self._update(losses["loss"], self.model, self.optimizer)
         if self.critic is not None:
-            with self.accelerator.autocast():
+            with self._autocast():
                 losses["critic"] = self.objective.critic_loss(self.critic)
             self._update(losses["critic"], self.critic, self.critic_optimizer)
         return losses
@@ -329,24 +342,24 @@ class Trainer:
         return {**config, "objective": self.objective.describe(), "weights": shapes}
 
 
-def _accelerator(config: TrainConfig, log_dir: Path | None, device: str | None) -> Accelerator:
+def _accelerator(config: TrainConfig, log_dir: Path | None, device: str | None) -> tuple[Accelerator, str]:
+    """The engine, and the precision that it runs in: "no", "fp16" or "bf16"."""
     if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
         raise ValueError("TensorBoard is not installed; run: pip install tensorboard")
-    precision = config.precision
     cpu = device == "cpu" or not torch.cuda.is_available()
+    precision = config.precision
     if precision == "auto":
-        native = not cpu and torch.cuda.get_device_capability()[0] >= 8  # older GPUs emulate bf16, slowly
-        precision = "no" if cpu else "bf16" if native else "fp16"
+        precision = native_precision(torch.device("cpu" if cpu else "cuda"))
     accelerator = Accelerator(
         cpu=cpu,
-        mixed_precision=precision,
+        mixed_precision="fp16" if precision == "fp16" else "no",
         gradient_accumulation_steps=config.accumulate,
         log_with="tensorboard" if log_dir else None,
         project_dir=log_dir,
     )
     if log_dir:
         accelerator.init_trackers("tensorboard")
-    return accelerator
+    return accelerator, precision
 
 
 def _adamw(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

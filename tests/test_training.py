@@ -1,5 +1,6 @@
 """The trainer: killed and resumed, divided and accumulated, averaged, scheduled and stopped as it promises."""
 
+import functools
 import itertools
 import json
 import math
@@ -17,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from torch._dynamo.utils import counters
 
 from ldm_course import cli, runs
 from ldm_course.config import AutoencoderConfig, TrainConfig, UNetConfig
@@ -165,7 +167,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path, monkeypatch):
         pytest.skip("compares processes on the CPU")
     monkeypatch.setattr(runs, "GRID", 4)
     words = ["train", "pixel", "--profile", "smoke", "--data", "scenes", "--limit", "20", "--size", "8"]
-    words += ["--batch-size", "8", "--steps", "10", "--log-every", "1"]
+    words += ["--batch-size", "8", "--steps", "10", "--log-every", "1", "--precision", "no"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launch += ["--main_process_port", str(free_port()), "-m", "ldm_course.cli"]
@@ -191,7 +193,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path, monkeypatch):
 
 
 def test_a_batch_in_parts_gives_the_weights_of_the_whole_batch():
-    config = {"lr": 2e-4, "warmup_steps": 0}
+    config = {"lr": 2e-4, "warmup_steps": 0, "precision": "no"}
     whole, parts = trainer(config=config), trainer(config=config | {"accumulate": 4})
     start = weights(whole)
     whole.run(until=2)  # by turns: each keeps its own number of parts
@@ -207,6 +209,34 @@ def test_a_batch_in_parts_gives_the_weights_of_the_whole_batch():
     assert min(moved.values()) > 1e-4
     for one, two in zip(whole.progress.history, parts.progress.history):
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-6)
+
+
+@pytest.mark.parametrize("what", ["denoiser", "autoencoder"])
+def test_compiled_or_not_the_weights_are_the_same(what, monkeypatch):
+    """Traced as on a GPU, but run by PyTorch's own kernels: writing new ones would take a minute."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    config = {"steps": 3, "precision": "no", "lr": 2e-4}
+    plain, compiled = trainer(what, config=config), trainer(what, config=config | {"compile": True})
+    counters.clear()
+    plain.run()
+    assert counters["stats"]["unique_graphs"] == 0
+    compiled.run()
+    assert counters["stats"]["unique_graphs"] == (2 if what == "autoencoder" else 1)  # no break, and no second trace
+    a, b = weights(plain), weights(compiled)
+    assert a.keys() == b.keys()
+    assert max((a[k] - b[k]).abs().max().item() for k in a if not k.endswith("to_k.bias")) < 2e-6
+
+
+def test_half_precision_is_entered_run_by_run():
+    """One process may train in float32 and in bf16 by turns, which accelerate itself refuses."""
+    seen = []
+    for precision in ("no", "bf16", "no"):
+        t = trainer(config={"precision": precision, "steps": 1})
+        t.model.conv_in.register_forward_hook(lambda m, x, out: seen.append(out.dtype))
+        t.run()
+        assert t.precision == precision
+        assert {v.dtype for v in weights(t).values()} == {torch.float32}
+    assert seen == [torch.float32, torch.bfloat16, torch.float32]
 
 
 def test_a_batch_that_does_not_divide_is_refused():
