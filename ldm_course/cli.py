@@ -147,8 +147,9 @@ def train(args: argparse.Namespace) -> int:
     size = profile.size if args.size is None else args.size
     splits = (load_data(args.data, size, split, limit=args.limit, seed=args.seed) for split in ("train", "test"))
     pictures, test = splits
+    own = profile.autoencoder_batch_size if args.what == "autoencoder" else None
     training = cfg.TrainConfig(
-        batch_size=args.batch_size or profile.batch_size,
+        batch_size=args.batch_size or own or profile.batch_size,
         steps=args.steps,
         images=args.images,
         seconds=None if args.minutes is None else 60 * args.minutes,

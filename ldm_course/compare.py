@@ -52,9 +52,11 @@ class Setting:
     schedule: Schedule
     device: torch.device
 
-    def train_config(self, seconds: float) -> TrainConfig:
+    def train_config(self, seconds: float, batch_size: int | None = None) -> TrainConfig:
         p = self.profile
-        return TrainConfig(batch_size=p.batch_size, seconds=seconds, lr=p.lr, ema_decay=p.ema_decay, seed=self.seed)
+        return TrainConfig(
+            batch_size=batch_size or p.batch_size, seconds=seconds, lr=p.lr, ema_decay=p.ema_decay, seed=self.seed
+        )
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,8 @@ def _train_autoencoder(setting: Setting, show: bool) -> tuple[Autoencoder, dict]
     """The autoencoder within its share of the latent side's budget, and its entry in the ledger."""
     p = setting.profile
     seconds = p.autoencoder_share * setting.budget
-    trainer = autoencoder_trainer(setting.train, p.autoencoder, setting.train_config(seconds))
+    training = setting.train_config(seconds, p.autoencoder_batch_size)
+    trainer = autoencoder_trainer(setting.train, p.autoencoder, training)
     progress = trainer.run(show=show, label="autoencoder")
     flops = autoencoder_flops(p.autoencoder, setting.train.size, "both", backward=True).total
     encode = autoencoder_flops(p.autoencoder, setting.train.size, "encode").total

@@ -119,7 +119,8 @@ class TrainConfig:
 class Profile:
     """The sizes for one kind of machine.
 
-    `unet` serves both spaces, with the space's own channels. `budget` is what the comparison grants each space for
+    `unet` serves both spaces, with the space's own channels, and `batch_size` both denoisers; the autoencoder has its
+    own, or the same (None). `budget` is what the comparison grants each space for
     training, in seconds, the autoencoder included. `eval_count` pictures are made for each distance, `ddpm_count`
     for the sampler of 1000 steps, the slowest; `match_steps` DDIM steps at the matched budgets. `limit` is the most
     pictures that are used, None for all.
@@ -131,6 +132,7 @@ class Profile:
     unet: UNetConfig = field(default_factory=UNetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     batch_size: int = 64
+    autoencoder_batch_size: int | None = None
     lr: float = 5e-4
     ema_decay: float = 0.999
     budget: float = 90.0
@@ -169,7 +171,8 @@ PROFILES = {
         match_steps=2,
         timing_batches=(1, 8),
     ),
-    "cpu": Profile("cpu", batch_size=16, lr=1e-3),  # small batches: so short a run needs the steps
+    # small batches: so short a run needs the steps, and the autoencoder most
+    "cpu": Profile("cpu", batch_size=32, autoencoder_batch_size=16, lr=1e-3),
     "gpu": Profile(
         "gpu",
         unet=UNetConfig(block_out_channels=(64, 128, 192), layers_per_block=2),
