@@ -19,12 +19,11 @@ from itertools import product
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from ldm_course.complexity import count_parameters, unet_flops
 from ldm_course.config import UNetConfig
 from ldm_course.interop import unet_to_diffusers
-from ldm_course.measure import rate_probes, ratio, time_together
+from ldm_course.measure import rate_probes, ratio, time_together, training_step
 from ldm_course.records import machine, make_record, save_record, typed_command
 from ldm_course.samplers import sample, timesteps
 from ldm_course.schedules import make_schedule
@@ -55,18 +54,6 @@ def batch_for(config, size, batch, device):
     g = torch.Generator().manual_seed(0)
     x, target = (torch.randn(batch, config.in_channels, size, size, generator=g).to(device) for _ in range(2))
     return x, torch.randint(1000, (batch,), generator=g).to(device), target
-
-
-def training_step(net, x, t, target):
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5)
-
-    def step():
-        optimizer.zero_grad(set_to_none=True)
-        out = net(x, t)
-        F.mse_loss(out if isinstance(out, torch.Tensor) else out.sample, target).backward()
-        optimizer.step()
-
-    return step
 
 
 def inference_call(net, x, t):

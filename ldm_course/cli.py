@@ -1,4 +1,4 @@
-"""The command line, `ldm-course`: compare, train, sample, evaluate, cost, data, doctor.
+"""The command line, `ldm-course`: compare, train, sample, evaluate, cost, reference, data, doctor.
 
 Each command is a thin layer over the package. A mistake in what was typed, or in a file, is one line on standard
 error and exit code 2.
@@ -110,6 +110,14 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--size", type=int, default=32, help="side of the picture, in pixels")
     p.add_argument("--profile")
     p.add_argument("--batch-size", type=int, default=1)
+
+    p = command("reference", reference, "run the stages that the course's recorded numbers come from")
+    p.add_argument("--status", action="store_true", help="say what is done and what is missing, and run nothing")
+    p.add_argument("--stage", action="append", metavar="NAME", help="only this one (may be given again), and its needs")
+    p.add_argument("--minutes", type=float, help="of training for each network (default: the stage's own)")
+    p.add_argument("--profile", help="whose sizes to take (default: reference with a GPU, cpu without)")
+    p.add_argument("--out", type=Path, default=Path("runs/reference"), help="folder for records, weights and states")
+    p.add_argument("--publish", action="store_true", help="also put records, and small weights, into the course's own")
 
     p = command("data", data, "say what a data set holds, and draw some of it")
     _data_options(p)
@@ -338,6 +346,25 @@ def cost(args: argparse.Namespace) -> int:
     for space, line in lines.items():
         print(f"{line}, {1e3 * timings[space].median:.3g} ms a step")
     return 0
+
+
+def reference(args: argparse.Namespace) -> int:
+    """`ldm-course reference`; the exit code is 1 if a stage failed."""
+    from .reference import find, run_stages, status
+
+    _positive(minutes=args.minutes)
+    for name in args.stage or []:
+        find(name)
+    name = args.profile or ("reference" if torch.cuda.is_available() else "cpu")
+    if args.status:
+        for each in [args.profile] if args.profile else ["reference", "cpu"]:
+            print(f"profile {each}\n" + "\n".join(status(cfg.profile(each), args.out)) + "\n")
+        return 0
+    options = {"minutes": args.minutes, "publish": args.publish}
+    failed = run_stages(args.stage, cfg.profile(name), args.out, **options)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
 
 
 def data(args: argparse.Namespace) -> int:

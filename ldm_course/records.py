@@ -303,7 +303,8 @@ def list_records(kind: str | None = None, folder: str | os.PathLike | None = Non
 
 
 def figure(record: Mapping[str, Any], where: str) -> Any:
-    """One entry of a record by its place: `figure(record, "results.pixel.fd_e")`; list entries by number.
+    """One entry of a record by its place: `figure(record, "results.pixel.fd_e")`; list entries by number, from the end if
+    it is negative.
 
     ValueError: there is no such entry (it says what there is), or the run gave no finite number there.
     """
@@ -313,7 +314,7 @@ def figure(record: Mapping[str, Any], where: str) -> Any:
     for step in where.split("."):
         if isinstance(value, Mapping) and step in value:
             value = value[step]
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+        elif isinstance(value, list) and re.fullmatch(r"-?\d+", step) and -len(value) <= int(step) < len(value):
             value = value[int(step)]
         else:
             at = ".".join(done) or "the record"

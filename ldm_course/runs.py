@@ -60,14 +60,12 @@ def train_run(
     code = code_state()
     options = {"out": out, "save_every": save_every, "log_every": log_every, "tensorboard": tensorboard}
     if what == "autoencoder":
-        run = _AutoencoderRun(
-            autoencoder_trainer(pictures, profile.autoencoder, config, losses=losses, **options), test
-        )
+        run = AutoencoderRun(autoencoder_trainer(pictures, profile.autoencoder, config, losses=losses, **options), test)
     else:
         space, data, seconds = _space(what, pictures, autoencoder, out)
         network = replace(profile.unet, num_classes=len(pictures.classes) if conditional and pictures.classes else None)
         trainer = denoiser_trainer(data, network, config, make_schedule(schedule), prediction, **options)
-        run = _DenoiserRun(trainer, space, pictures, autoencoder, encode_seconds=seconds)
+        run = DenoiserRun(trainer, space, pictures, autoencoder, encode_seconds=seconds)
 
     def grid(trainer: Trainer) -> None:
         if trainer.accelerator.is_main_process:
@@ -130,7 +128,7 @@ def _check_published(autoencoder: Path) -> None:
             raise ValueError(f"{autoencoder} is not the published {there.name}; publish it first, or take that one")
 
 
-class _AutoencoderRun:
+class AutoencoderRun:
     """What differs for an autoencoder: its pictures are reconstructions of held-out ones, above each its original."""
 
     def __init__(self, trainer: Trainer, test: Pictures):
@@ -170,7 +168,7 @@ class _AutoencoderRun:
         return checkpoints.save_model(path, finished_autoencoder(self.trainer), half=half, **meta)
 
 
-class _DenoiserRun:
+class DenoiserRun:
     """What differs for a denoiser: its pictures are new ones, classes in turn."""
 
     def __init__(self, trainer: Trainer, space, pictures: Pictures, autoencoder: Path | None, encode_seconds: float):

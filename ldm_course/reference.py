@@ -1,0 +1,265 @@
+"""The reference runs: the stages behind the course's recorded numbers, run one after another (`ldm-course reference`).
+
+Each stage leaves a record, and where it trains, weights. What was done before is not done again, a stage that was
+stopped goes on, and one that fails leaves the others alone. The same stages run at a reduced scale on a CPU, under
+names of their own, so that a number never hides what it was measured on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from . import stages
+from .compare import compare
+from .config import Profile
+from .features import default_device
+from .records import code_state, duration, figure, home, load_record, make_record, save_record, written_whole
+from .stages import Run, record_name
+
+SMALL = 4 * 2**20  # bytes: larger weights stay out of the repository
+ALL_WEIGHTS = 24 * 2**20  # bytes of all the repository's weights together
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`run` does it; `needs` are stages whose weights it takes; `minutes` of training for each network it trains, by
+    profile; `networks` so many; `shows` names the figures of its results that `--status` prints."""
+
+    name: str
+    says: str
+    run: Callable[[Run], dict]
+    minutes: dict[str, float]
+    networks: int = 1
+    needs: tuple[str, ...] = ()
+    shows: dict[str, str] | None = None
+
+    def expected(self, profile: Profile) -> float:
+        """Seconds, measuring included, on a machine of the profile's kind."""
+        return 60 * (1 if profile.name == "smoke" else 1.3) * self.networks * self.minutes[profile.name]
+
+
+def _minutes(reference: float, cpu: float) -> dict[str, float]:
+    return {"smoke": 0.01, "cpu": cpu, "gpu": 3 * reference, "reference": reference}
+
+
+def _autoencoder(data: str, size: int, f: int, cpu: float, few: bool = False) -> Stage:
+    name = f"autoencoder-{data}{'-few' if few else ''}-{size}-f{f}"
+    of = f"{stages.FEW} pictures of {data}" if few else data
+    networks = 1 if few else len(stages.LOSSES)
+    show = {f"PSNR, {k}": f"variants.{k}.psnr" for k in ([stages.USED] if few else stages.LOSSES)}
+    run = partial(stages.autoencoder, data=data, size=size, f=f, few=few)
+    return Stage(name, f"autoencoder, f = {f}, on {of} at {size}", run, _minutes(1.7, cpu), networks, (), show)
+
+
+_QUALITY = {"FD-E": "points.-1.quality.fd_e", "its floor": "points.-1.quality.fd_e_floor", "images": "training.images"}
+
+
+def _denoisers(
+    data: str, size: int, f: int, cpu: float, reference: float, images=None, wide: int = 0
+) -> Iterator[Stage]:
+    first = f"autoencoder-{data}-{size}-f{f}"
+    options = {"data": data, "size": size, "images": images}
+    stem, minutes = f"denoiser-{data}-{size}", _minutes(reference, cpu)
+    yield Stage(
+        f"{stem}-pixel", f"{data} at {size}, in pixels", partial(stages.denoiser, **options), minutes, shows=_QUALITY
+    )
+    for width in (1, wide) if wide else (1,):
+        yield Stage(
+            f"{stem}-latent" + ("-wide" if width > 1 else ""),
+            f"{data} at {size}, in latents of f = {f}" + (f", {width} times as wide" if width > 1 else ""),
+            partial(stages.denoiser, **options, autoencoder=first, width=width),
+            minutes,
+            needs=(first,),
+            shows=_QUALITY,
+        )
+
+
+def _all() -> Iterator[Stage]:
+    yield Stage(
+        "cost",
+        "time and memory of a step, pixels and f = 2, 4, 8, from 32 to 1024 a side",
+        stages.cost,
+        _minutes(6, 6),
+        shows={"matrix products, FLOP/s": "matmul_flop_per_s.float32"},
+    )
+    yield Stage(
+        "speed",
+        "a training step, from float32 to compiled half precision",
+        stages.speed,
+        _minutes(4, 4),
+        shows={"images/s": "rungs.-1.images_per_s", "of the matrix rate": "rungs.-1.share_of_matmul"},
+    )
+    for data in ("emoji", "cifar10"):
+        yield Stage(
+            f"compare-{data}-32",
+            f"the whole comparison on {data}, as `ldm-course compare`",
+            partial(_compare, data=data),
+            _minutes(4, 1.5),
+            networks=2,
+            shows={"FD-E, pixel": "matched.3.pixel.quality.fd_e", "latent": "matched.3.latent.quality.fd_e"},
+        )
+    for f in (2, 4, 8):
+        yield _autoencoder("cifar10", 32, f, cpu=1.2)
+    for size, cpu in ((64, 1.5), (128, 2.0)):
+        for f in (2, 4, 8):
+            yield _autoencoder("emoji", size, f, cpu)
+    yield from _denoisers("cifar10", 32, 4, cpu=14, reference=8, images=lambda scale: scale.images, wide=4)
+    for space in ("pixel", "latent"):
+        yield Stage(
+            f"sampling-cifar10-32-{space}",
+            f"every sampler at 5 to 1000 steps, in {space} space",
+            partial(stages.sampling, trained=f"denoiser-cifar10-32-{space}"),
+            _minutes(6, 7 if space == "pixel" else 2),
+            needs=(f"denoiser-cifar10-32-{space}",),
+            shows={"FD-E, DDIM, 50 steps": "rows.10.quality.fd_e"},
+        )
+    for size, f in ((64, 4), (128, 8)):
+        yield _autoencoder("scenes", size, f, cpu=1.5)
+        yield from _denoisers("emoji", size, f, cpu=4, reference=5)
+        yield from _denoisers("scenes", size, f, cpu=4, reference=5)
+    yield _autoencoder("cifar10", 32, 4, cpu=2, few=True)
+    for space in ("pixel", "latent"):
+        first = "autoencoder-cifar10-few-32-f4" if space == "latent" else None
+        yield Stage(
+            f"few-cifar10-32-{space}",
+            f"a denoiser in {space} space, trained on {stages.FEW} pictures",
+            partial(stages.denoiser, data="cifar10", size=32, autoencoder=first, few=True),
+            _minutes(3, 8),
+            needs=(first,) if first else (),
+            shows={"loss on new pictures": "points.-1.loss_test", "on its own": "points.-1.loss_train"},
+        )
+
+
+def _compare(run: Run, data: str) -> dict:
+    """`compare` as a stage: its own record is taken over whole."""
+    out = run.folder
+    record = compare(data, run.profile, out=out, command=f"ldm-course reference --stage {run.stage}")
+    shutil.copy(out / "quality.png", run.picture)
+    return record["results"]
+
+
+STAGES = {stage.name: stage for stage in _all()}
+
+
+def find(name: str) -> Stage:
+    """The stage of that name; ValueError, which lists them, if there is none."""
+    if name not in STAGES:
+        raise ValueError(f"there is no stage {name!r}; there are: {', '.join(STAGES)}")
+    return STAGES[name]
+
+
+def known_record(stage: Stage, profile: Profile, out: Path) -> dict | None:
+    """What this stage recorded, in `out` or among the stored records."""
+    for folder in (out / "records", home() / "records"):
+        if (folder / f"{record_name(stage.name, profile)}.json").is_file():
+            return load_record(record_name(stage.name, profile), folder)
+    return None
+
+
+def status(profile: Profile, out: Path) -> list[str]:
+    """A line for each stage: done, where, when, from which commit, and its figures; or missing, and how long it takes."""
+    lines = []
+    for stage in STAGES.values():
+        record = known_record(stage, profile, out)
+        if record is None:
+            text = f"missing, about {duration(stage.expected(profile))}"
+        else:
+            m = record["machine"]
+            on = m["gpu"] or f"{m['cpu']}, {m['threads']} threads"
+            shown = ", ".join(f"{k} {_short(figure(record, f'results.{at}'))}" for k, at in (stage.shows or {}).items())
+            code = record["commit"][:7] + ("*" if record["dirty"] else "")
+            text = f"done {record['date'][:10]}, {on}, {duration(record['seconds'])}, {code}: {shown}"
+        lines.append(f"{stage.name:30} {text}")
+    missing = [s for s in STAGES.values() if known_record(s, profile, out) is None]
+    total = duration(sum(s.expected(profile) for s in missing)) if missing else "nothing"
+    lines.append(f"{len(STAGES) - len(missing)} of {len(STAGES)} done in profile {profile.name}; left to do: {total}")
+    return lines
+
+
+def _short(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def run_stages(
+    names: list[str] | None,
+    profile: Profile,
+    out: Path,
+    *,
+    minutes: float | None = None,
+    publish: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[str]:
+    """Runs the stages `names` and what they need, or all that have no record yet; returns the names of those that failed.
+
+    `minutes` takes the place of each stage's own limit of training. `publish` puts record and picture into the
+    course's `records/`, and weights, where they are small, into `checkpoints/`.
+    """
+    wanted = list(STAGES) if names is None else [n for name in names for n in (*find(name).needs, name)]
+    failed = []
+    for name in dict.fromkeys(wanted):
+        stage = STAGES[name]
+        if (out / "records" / f"{record_name(name, profile)}.json").is_file():
+            say(f"{name}: done before")
+        elif (names is None or name not in names) and known_record(stage, profile, out) is not None:
+            say(f"{name}: among the stored records")
+            continue
+        else:
+            say(f"{name}: {stage.says}; about {duration(stage.expected(profile))}")
+            try:
+                _run_one(stage, profile, out, minutes)
+            except Exception as error:  # the others are to run all the same
+                failed.append(name)
+                path = out / "states" / record_name(name, profile) / "error.txt"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(traceback.format_exc())
+                say(f"{name}: FAILED, {' '.join(str(error).split()) or type(error).__name__} (all of it in {path})")
+                continue
+        if publish:
+            _publish(stage, profile, out, say)
+    return failed
+
+
+def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -> None:
+    limit = 60 * (stage.minutes[profile.name] if minutes is None else minutes)
+    run = Run(stage.name, profile, out, limit, default_device())
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.picture.parent.mkdir(parents=True, exist_ok=True)
+    code, started = code_state(), time.perf_counter()
+    results = stage.run(run)
+    data = results.get("data") or {}
+    record = make_record(
+        run.name,
+        "compare" if stage.name.startswith("compare") else "reference",
+        {"stage": stage.name, **results},
+        command=sys.argv,
+        seconds=time.perf_counter() - started,
+        data_source=data.get("source"),
+        profile=profile.name,
+        seed=0,
+        config={"profile": asdict(profile), "scale": asdict(run.scale), "seconds": limit},
+        device=run.device,
+        code=code,
+    )
+    save_record(record, out / "records")
+
+
+def _publish(stage: Stage, profile: Profile, out: Path, say: Callable[[str], None]) -> None:
+    name = record_name(stage.name, profile)
+    for kind, suffix in (("records", "json"), ("records", "png"), ("checkpoints", "safetensors")):
+        path, to = out / kind / f"{name}.{suffix}", home() / kind / f"{name}.{suffix}"
+        if not path.is_file() or path.resolve() == to.resolve():
+            continue
+        if kind == "checkpoints":
+            others = sum(p.stat().st_size for p in to.parent.glob("*.safetensors") if p != to)
+            if path.stat().st_size > SMALL or others + path.stat().st_size > ALL_WEIGHTS:
+                say(f"{name}: its weights, {path.stat().st_size / 2**20:.1f} MiB, stay in {path.parent}")
+                continue
+        with written_whole(to) as temporary:
+            shutil.copyfile(path, temporary)

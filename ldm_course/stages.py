@@ -1,0 +1,599 @@
+"""What each reference stage does: cost, autoencoders, denoisers, samplers, training on few pictures (chapters 2 to 7).
+
+A stage is a function of a `Run`, which says how far to go and where to put things, and returns results for a record.
+`reference` names the stages, runs them and keeps their records. A run that was stopped is found again in its folder.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import checkpoints, evaluation, plotting
+from .autoencoder import Autoencoder
+from .complexity import autoencoder_flops, count_parameters, latent_shape, unet_flops
+from .config import AutoencoderConfig, Profile, TrainConfig, UNetConfig, native_precision
+from .data import Pictures, load_data
+from .measure import Timing, activation_memory, machine_rates, time_call, training_step
+from .objectives import BatchRandom, DenoisingObjective
+from .recipes import autoencoder_trainer, denoiser_of, denoiser_trainer, finished_autoencoder, seeded
+from .records import home, written_whole
+from .runs import AutoencoderRun
+from .schedules import make_schedule
+from .spaces import LatentSpace, PixelSpace, encode_pictures, generate
+from .training import Trainer, thinned
+from .unet import UNet
+
+SCHEDULE, PREDICTION = "cosine", "v"
+POINTS = 12  # at which a denoiser is judged on its way, each √2 times as far as the one before
+STEPS = (5, 10, 20, 50, 100, 250, 1000)  # of the sampling tables
+FEW = 1000  # pictures to train on, for the claims about overfitting
+LOSSES = {  # the autoencoder's, each with one term more
+    "l1": {"perceptual_weight": 0.0},
+    "perceptual": {},
+    "adversarial": {"adversarial_weight": 0.01},
+}
+USED = "perceptual"  # the one of these whose latents the denoisers get
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How far the stages go on one kind of machine.
+
+    `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `sides` of the cost stage, where
+    no call may be expected to take more than `call_seconds`, and on a CPU, no batch more than `memory` bytes.
+    """
+
+    images: int
+    compile: bool
+    sides: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
+    call_seconds: float = 20.0
+    memory: float = 8 * 2**30
+
+
+SCALES = {
+    "smoke": Scale(images=64, compile=False, sides=(32, 64), call_seconds=1.0, memory=2**28),
+    "cpu": Scale(images=48_000, compile=False),
+    "gpu": Scale(images=1_000_000, compile=False),
+    "reference": Scale(images=5_000_000, compile=True),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one stage: `seconds` of training at most (for each network that it trains), files below `out`."""
+
+    stage: str
+    profile: Profile
+    out: Path
+    seconds: float
+    device: torch.device
+
+    @property
+    def scale(self) -> Scale:
+        return SCALES[self.profile.name]
+
+    @property
+    def name(self) -> str:
+        return record_name(self.stage, self.profile)
+
+    @property
+    def folder(self) -> Path:
+        """For what lets the run go on after a stop."""
+        return self.out / "states" / self.name
+
+    @property
+    def picture(self) -> Path:
+        return self.out / "records" / f"{self.name}.png"
+
+    def weights(self, stage: str | None = None) -> Path:
+        """Where this stage's weights go, or where those of another one are; ValueError if they are not there."""
+        name = f"{record_name(stage or self.stage, self.profile)}.safetensors"
+        here = self.out / "checkpoints" / name
+        if stage is None or here.is_file():
+            return here
+        if (stored := home() / "checkpoints" / name).is_file():
+            return stored
+        raise ValueError(f"{self.stage} needs the weights of {stage}; run: ldm-course reference --stage {stage}")
+
+    def train_config(self, **options) -> TrainConfig:
+        p = self.profile
+        common = {"batch_size": p.batch_size, "lr": p.lr, "ema_decay": p.ema_decay, "compile": self.scale.compile}
+        return TrainConfig(**(common | {"seconds": self.seconds} | options))
+
+
+def record_name(stage: str, profile: Profile) -> str:
+    """A stage's record in one profile: runs on a CPU and on a GPU never share a name."""
+    return f"{stage}-{profile.name}"
+
+
+def autoencoder_of(profile: Profile, f: int) -> AutoencoderConfig:
+    """The profile's autoencoder with as many levels as f needs."""
+    widths, levels = profile.autoencoder.block_out_channels, int(math.log2(f)) + 1
+    return replace(profile.autoencoder, block_out_channels=(widths + widths[-1:] * levels)[:levels])
+
+
+# ----------------------------------------------------------------------------------------------- cost
+
+
+def cost(run: Run) -> dict:
+    """A training step, a sampling step and a decoding, in pixels and in latents of f = 2, 4 and 8, at every side.
+
+    Each at batch 1 and at the largest batch that fits (a power of two, at most 1024). Peak memory is what a GPU
+    reports; on a CPU it is what the backward pass keeps. What would take too long is left out, and says so.
+    """
+    rows = []
+    for side in run.scale.sides:
+        for f in (1, 2, 4, 8):
+            channels, here = (3, side) if f == 1 else (run.profile.autoencoder.latent_channels, side // f)
+            network = run.profile.unet.for_channels(channels)
+            if here % 2 ** (len(network.block_out_channels) - 1):
+                continue
+            row = {"side": side, "f": f, "shape": [channels, here, here]}
+            row |= _cost_of_denoiser(run, network, here)
+            if f > 1:
+                row["decode"] = _cost_of_decoding(run, autoencoder_of(run.profile, f), side)
+            rows.append(row)
+            print(f"  {side} a side, {'pixels' if f == 1 else f'f = {f}'}: {_brief(row)}", flush=True)
+    return {"precision": native_precision(run.device), "rows": rows, "matmul_flop_per_s": _rate(run.device)}
+
+
+def _brief(row: dict) -> str:
+    shown = []
+    for what in ("training", "step"):
+        entry = row[what]
+        shown.append(f"{what} " + (f"{entry['seconds_image']:.3g} s" if "seconds_image" in entry else entry["why"]))
+    return ", ".join(shown)
+
+
+def _rate(device: torch.device) -> dict[str, float]:
+    """The machine's FLOP/s in matrix products, by precision."""
+    kinds = {"float32": torch.float32} | ({"bf16": torch.bfloat16} if native_precision(device) == "bf16" else {})
+    return {name: machine_rates(device, dtype, seconds=4.0).matmul for name, dtype in kinds.items()}
+
+
+def _cost_of_denoiser(run: Run, network: UNetConfig, side: int) -> dict:
+    forward, both = (unet_flops(network, side, backward=b).total for b in (False, True))
+    row = {"flops_step": forward, "flops_training": both}
+    model = seeded(0, UNet, network).to(run.device)
+
+    def training(batch: int) -> Callable[[], None]:
+        x = torch.randn(batch, network.in_channels, side, side, device=run.device)
+        t = torch.zeros(batch, dtype=torch.int64, device=run.device)
+        return training_step(model, x, t, torch.randn_like(x), half=native_precision(run.device) == "bf16")
+
+    def sampling(batch: int) -> Callable[[], Tensor]:
+        x = torch.randn(batch, network.in_channels, side, side, device=run.device)
+        t = torch.zeros(batch, dtype=torch.int64, device=run.device)
+        return _inference(lambda: model(x, t), run.device)
+
+    kept = None
+    if _expected(run, both) <= run.scale.call_seconds:
+        x, t = torch.randn(1, network.in_channels, side, side, device=run.device), torch.zeros(1, dtype=torch.int64)
+        kept = activation_memory(model, x, t.to(run.device)).saved
+    row["kept_for_backward"] = kept
+    row["training"] = _at_batches(run, training, both, 20 * count_parameters(model), kept)
+    row["step"] = _at_batches(run, sampling, forward, 4 * count_parameters(model), kept and kept // 4)
+    return row
+
+
+def _cost_of_decoding(run: Run, config: AutoencoderConfig, side: int) -> dict:
+    model = seeded(0, Autoencoder, config).to(run.device).eval()
+    c, here, _ = latent_shape(config, side)
+    flops = autoencoder_flops(config, side, "decode").total
+
+    def decoding(batch: int) -> Callable[[], Tensor]:
+        z = torch.randn(batch, c, here, here, device=run.device)
+        return _inference(lambda: model.decode(z), run.device)
+
+    return {"flops": flops} | _at_batches(run, decoding, flops, 4 * count_parameters(model), 64 * side**2 * 4)
+
+
+def _inference(fn: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
+    def call() -> Tensor:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, native_precision(device) == "bf16"):
+            return fn()
+
+    return call
+
+
+def _expected(run: Run, flops: int) -> float:
+    """Seconds, by a rate that small machines exceed and GPUs do a thousandfold."""
+    return flops / (3e13 if run.device.type == "cuda" else 5e10)
+
+
+def _at_batches(run: Run, make: Callable[[int], Callable], flops: int, state: int, each: int | None) -> dict:
+    """Seconds an image at batch 1 and at the largest batch that fits, with that batch and its peak memory."""
+    if _expected(run, flops) > run.scale.call_seconds:
+        return {"why": f"left out: about {_expected(run, flops):.0f} s a call here"}
+    if run.device.type == "cuda":
+        fits, peak = _largest_batch(make)
+    else:
+        room = max(1, int((run.scale.memory - state) / max(each or 1, 1)))
+        slow = max(1, int(run.scale.call_seconds / 4 / _expected(run, flops)))
+        fits, peak = 2 ** int(math.log2(min(room, 1024))), None
+        peak = state + fits * (each or 0)
+    measured = fits if run.device.type == "cuda" else min(fits, 2 ** int(math.log2(slow)), 64)
+    timings = {b: _timed(make(b), run) for b in sorted({1, measured})}
+    return {
+        "largest_batch": fits,
+        "peak_bytes": peak,
+        "batch": measured,
+        "seconds_image": timings[measured].median / measured,
+        "spread": [timings[measured].low / measured, timings[measured].high / measured],
+        "seconds_alone": timings[1].median,
+        "flop_per_s": flops * measured / timings[measured].median,
+    }
+
+
+def _timed(fn: Callable, run: Run) -> Timing:
+    return time_call(fn, repeats=7, warmup=1, seconds=run.scale.call_seconds / 8)
+
+
+def _largest_batch(make: Callable[[int], Callable]) -> tuple[int, int]:
+    """By trying, doubling: the largest batch that a GPU takes, and the bytes that it then holds at most."""
+    batch, found = 1, (0, 0)
+    while batch <= 1024:
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            make(batch)()
+            torch.cuda.synchronize()
+        except torch.cuda.OutOfMemoryError:
+            break
+        found = batch, torch.cuda.max_memory_allocated()
+        batch *= 2
+    gc.collect()
+    torch.cuda.empty_cache()
+    if not found[0]:
+        raise ValueError("not even one picture fits into this GPU's memory")
+    return found
+
+
+def speed(run: Run) -> dict:
+    """A training step of the profile's U-Net at its size: float32, then half precision, channels_last, compiled.
+
+    Rungs of one ladder, each keeping what the one before had. Images a second, FLOP/s, and their part of the matrix
+    rate in the same precision, measured in the same run.
+    """
+    p, half = run.profile, native_precision(run.device) == "bf16"
+    network, batch = p.unet, p.batch_size
+    flops = batch * unet_flops(network, p.size, backward=True).total
+    x = torch.randn(batch, 3, p.size, p.size, device=run.device)
+    t = torch.randint(1000, (batch,), device=run.device)
+    rates, rungs = _rate(run.device), []
+    for name, in_half, order, compiled in (
+        ("float32", False, torch.contiguous_format, False),
+        ("half precision", True, torch.contiguous_format, False),
+        ("channels_last", True, torch.channels_last, False),
+        ("compiled", True, torch.channels_last, True),
+    ):
+        if in_half and not half:
+            continue
+        model = seeded(0, UNet, network).to(run.device, memory_format=order)
+        if compiled:
+            model.compile()
+        step = training_step(model, x.contiguous(memory_format=order), t, torch.randn_like(x), half=in_half)
+        started = time.perf_counter()
+        step()
+        first = time.perf_counter() - started
+        taken = time_call(step, repeats=9, warmup=2, seconds=run.scale.call_seconds)
+        rungs.append(
+            {
+                "rung": name,
+                "seconds": taken.summary(),
+                "first_call_seconds": first,
+                "images_per_s": batch / taken.median,
+                "flop_per_s": flops / taken.median,
+                "share_of_matmul": flops / taken.median / rates["bf16" if in_half else "float32"],
+            }
+        )
+        print(f"  {name}: {batch / taken.median:.0f} images/s, {rungs[-1]['share_of_matmul']:.0%}", flush=True)
+    return {
+        "network": network,
+        "parameters": count_parameters(model),
+        "batch": batch,
+        "shape": list(x.shape[1:]),
+        "matmul_flop_per_s": rates,
+        "rungs": rungs,
+    }
+
+
+# ------------------------------------------------------------------------------------------ autoencoders
+
+
+def autoencoder(run: Run, data: str, size: int, f: int, *, few: bool = False) -> dict:
+    """One autoencoder for each entry of LOSSES, on the same pictures for the same time; `few`: on FEW of them.
+
+    PSNR, SSIM and FD-E of held-out reconstructions. The weights that are kept are those with the loss USED.
+    """
+    p = run.profile
+    train, test = (load_data(data, size, split, limit=_limit(p, split, few)) for split in ("train", "test"))
+    network, variants, rows = autoencoder_of(p, f), {}, [test.images[:8]]
+    for name, losses in LOSSES.items():
+        if few and name != USED:
+            continue
+        config = run.train_config(batch_size=p.autoencoder_batch_size or p.batch_size)
+        trainer = autoencoder_trainer(train, network, config, losses=losses, out=run.folder / name)
+        progress = trainer.run(show=True, label=f"{run.stage}, {name}")
+        judged = AutoencoderRun(trainer, test)
+        variants[name] = {
+            "training_seconds": progress.seconds,
+            "training_images": progress.images,
+            "images_per_s": steady_rate(progress.history),
+            "precision": trainer.precision,
+            "history": thinned(progress.history, 60),
+            **judged.results(4 * p.eval_count),
+        }
+        rows.append(judged.rebuilt(trainer.snapshot(), 8)[1])
+        if name == USED:
+            model = finished_autoencoder(trainer)
+            origin = {"record": run.name, "data": train.name}
+            checkpoints.save_model(run.weights(), model, half=True, **origin)
+    _save_grid(run, torch.cat(rows))
+    return {
+        "data": _about(train, test),
+        "f": f,
+        "parameters": count_parameters(model),
+        "encode_flops": autoencoder_flops(network, size, "encode").total,
+        "decode_flops": autoencoder_flops(network, size, "decode").total,
+        "training_flops_image": autoencoder_flops(network, size, "both", backward=True).total,
+        "network": network,
+        "rows_of_the_picture": ["held-out pictures", *variants],
+        "variants": variants,
+    }
+
+
+def _limit(profile: Profile, split: str, few: bool) -> int | None:
+    return min(FEW, profile.limit or FEW) if few and split == "train" else profile.limit
+
+
+def _about(train: Pictures, test: Pictures) -> dict:
+    return {"name": train.name, "source": train.source, "size": train.size, "train": len(train), "test": len(test)}
+
+
+def steady_rate(history: list[dict]) -> float | None:
+    """Images a second from a run's history, without its first entry, in which things are loaded and compiled."""
+    if len(history) < 2:
+        return None
+    first, last = history[0], history[-1]
+    return (last["images"] - first["images"]) / (last["seconds"] - first["seconds"])
+
+
+def _save_grid(run: Run, images: Tensor) -> None:
+    plotting.save_png(run.picture, plotting.grid_image(images, 8, scale=max(1, 64 // images.shape[-1])))
+
+
+# ------------------------------------------------------------------------------------------- denoisers
+
+
+def denoiser(
+    run: Run,
+    data: str,
+    size: int,
+    *,
+    autoencoder: str | None = None,
+    width: int = 1,
+    images: Callable[[Scale], int] | None = None,
+    few: bool = False,
+) -> dict:
+    """A denoiser in pixels, or in the latents of the stage `autoencoder`, judged at POINTS points on its way.
+
+    All widths are multiplied by `width`. It ends after `images(scale)` pictures, or with the stage's time. With `few`
+    it trains on FEW pictures, and each point also says how it does on those and on others (`_overfitting`).
+    """
+    p = run.profile
+    train, test = (load_data(data, size, split, limit=_limit(p, split, few)) for split in ("train", "test"))
+    space, source, first_stage = _space(run, train, autoencoder)
+    network = replace(p.unet, block_out_channels=tuple(width * w for w in p.unet.block_out_channels))
+    network = network.for_channels(space.shape[0])
+    flops = unet_flops(network, space.shape[1], backward=True).total
+    wanted = None if images is None else images(run.scale)
+    if wanted is not None and autoencoder is not None:  # the same FLOPs as in pixels
+        wanted = round(wanted * unet_flops(p.unet, size, backward=True).total / flops)
+    config = run.train_config(images=wanted)
+    trainer = denoiser_trainer(source, network, config, make_schedule(SCHEDULE), PREDICTION, out=run.folder)
+    reference = evaluation.Reference(train, limit=p.reference_count)
+    extra = _overfitting(space, trainer, train, test, p) if few else None
+    if run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    points = _train_and_judge(run, trainer, space, wanted, flops, reference, extra)
+    peak = torch.cuda.max_memory_allocated() if run.device.type == "cuda" else None
+
+    model, progress = trainer.snapshot(), trainer.progress
+    stored = {"record": run.name, "data": train.name, "autoencoder": None}
+    if autoencoder is not None:
+        beside = run.weights().with_name(run.weights(autoencoder).name)
+        if beside != run.weights(autoencoder):
+            shutil.copy(run.weights(autoencoder), beside)
+        stored["autoencoder"] = beside.name
+    schedule = trainer.objective.schedule
+    checkpoints.save_denoiser(
+        run.weights(), model, size=size, schedule=schedule, prediction=PREDICTION, half=True, **stored
+    )
+    _save_grid(run, _made(trainer, space, 32, p.match_steps, seed=1))
+    rate = steady_rate(progress.history)
+    limit = _rate(run.device)["float32" if trainer.precision == "no" else "bf16"]
+    return {
+        "data": _about(train, test),
+        "space": space.name,
+        "shape": list(space.shape),
+        "network": network,
+        "parameters": count_parameters(model),
+        "flops_step": unet_flops(network, space.shape[1]).total,
+        "training_flops_image": flops,
+        "first_stage": first_stage,
+        "sampler": f"ddim, {p.match_steps} steps",
+        "training": {
+            "steps": progress.step,
+            "images": progress.images,
+            "epochs": progress.images / len(train),
+            "seconds": progress.seconds,
+            "flops": flops * progress.images,
+            "batch_size": config.batch_size,
+            "precision": trainer.precision,
+            "compiled": config.compile,
+            "images_per_s": rate,
+            "flop_per_s": rate and rate * flops,
+            "share_of_matmul": rate and rate * flops / limit,
+            "peak_bytes": peak,
+        },
+        "points": points,
+        "history": thinned(progress.history),
+    }
+
+
+def _space(run: Run, train: Pictures, autoencoder: str | None):
+    """The space, the data in it, and what its first stage cost."""
+    if autoencoder is None:
+        return PixelSpace(train.size), train, None
+    model, _ = checkpoints.load_model(run.weights(autoencoder), run.device)
+    latents = encode_pictures(model, train, cache=run.folder)
+    record = json.loads(
+        (run.weights(autoencoder).parents[1] / "records" / f"{_stem(run, autoencoder)}.json").read_text()
+    )
+    paid = record["results"]["variants"][USED]
+    each = record["results"]["training_flops_image"]
+    first_stage = {
+        "record": record["name"],
+        "training_seconds": paid["training_seconds"],
+        "training_flops": each * paid["training_images"],
+        "encode_seconds": latents.seconds,
+    }
+    return LatentSpace(train.size, model), latents, first_stage
+
+
+def _stem(run: Run, stage: str) -> str:
+    return record_name(stage, run.profile)
+
+
+def _marks(run: Run, images: int | None, batch_size: int) -> list[dict]:
+    """Where to judge, as arguments of `Trainer.run`: by pictures seen where their number is known, else by seconds."""
+    parts = [2 ** (-k / 2) for k in reversed(range(POINTS))]
+    if images is None:
+        return [{"until_seconds": part * run.seconds} for part in parts]
+    return [{"until": max(1, round(part * images / batch_size))} for part in parts]
+
+
+def _train_and_judge(run, trainer: Trainer, space, images, flops: int, reference, extra) -> list[dict]:
+    """Trains from mark to mark; what was judged before a stop is read back, so that each mark is judged once."""
+    kept = run.folder / "points.json"
+    points = json.loads(kept.read_text()) if kept.is_file() else []
+    for mark in _marks(run, images, trainer.config.batch_size):
+        progress = trainer.run(**mark, show=True, label=run.stage)
+        if points and points[-1]["step"] >= progress.step:
+            continue
+        made = _made(trainer, space, run.profile.eval_count, run.profile.match_steps)
+        points.append(
+            {
+                "step": progress.step,
+                "images": progress.images,
+                "seconds": progress.seconds,
+                "flops": flops * progress.images,
+                "loss": progress.history[-1]["loss"],
+                "quality": evaluation.evaluate(made, reference),
+                **(extra(made) if extra else {}),
+            }
+        )
+        quality = points[-1]["quality"]
+        print(f"  {progress.images} images: FD-E {quality['fd_e']:.0f} ({quality['fd_e_floor']:.0f})", flush=True)
+        with written_whole(kept) as path:
+            path.write_text(json.dumps(points))
+    return points
+
+
+def _made(trainer: Trainer, space, count: int, steps: int, seed: int = 0) -> Tensor:
+    d = denoiser_of(trainer, space)
+    return generate(d.model, space, count, d.schedule, prediction=PREDICTION, steps=steps, seed=seed)
+
+
+def _overfitting(space, trainer: Trainer, train: Pictures, test: Pictures, p: Profile) -> Callable[[Tensor], dict]:
+    """What tells learning from copying: the loss on seen and on held-out pictures, and nearest training pictures.
+
+    The losses are of the same times and noises for both. The distances are medians, in feature space, from generated
+    and from held-out pictures to the training set: a model that copies comes nearer to it than new pictures do.
+    """
+    count, device = min(4 * p.eval_count, len(train), len(test)), trainer.accelerator.device
+    sets = {"train": train, "test": test}
+    if isinstance(space, LatentSpace):
+        sets = {k: encode_pictures(space.autoencoder, v) for k, v in sets.items()}
+    objective = trainer.objective
+    losses = {k: DenoisingObjective(v, objective.schedule, PREDICTION).to(device) for k, v in sets.items()}
+    known = evaluation.as_features(train)
+    new = evaluation.as_features(test.images[: p.eval_count])
+    of_new = evaluation.nearest_neighbours(new, known, space="features").distance.median().item()
+
+    @torch.no_grad()
+    def judge(made: Tensor) -> dict:
+        model, found = trainer.snapshot(), {}
+        for name, loss in losses.items():
+            parts = []
+            for i, part in enumerate(torch.arange(count).split(64)):
+                rng = BatchRandom(7, i, len(part), slice(0, len(part)), device)
+                parts += [loss(model, part, rng)["loss"].item()] * len(part)
+            found[f"loss_{name}"] = sum(parts) / len(parts)
+        near = evaluation.nearest_neighbours(evaluation.as_features(made), known, space="features")
+        return found | {"nearest": near.distance.median().item(), "nearest_of_new_pictures": of_new}
+
+    return judge
+
+
+# -------------------------------------------------------------------------------------------- sampling
+
+
+def sampling(run: Run, trained: str) -> dict:
+    """Every sampler at every number of steps of STEPS, from the weights of the stage `trained`: quality and time."""
+    p = run.profile
+    d = checkpoints.load_denoiser(run.weights(trained), run.device)
+    train = load_data(d.meta["data"], d.space.size, limit=p.limit)
+    reference = evaluation.Reference(train, limit=p.reference_count)
+    kept, rows, shown = run.folder / "rows.json", [], []
+    if kept.is_file():
+        rows = json.loads(kept.read_text())
+    options = {"prediction": d.prediction}
+    generate(d.model, d.space, min(64, p.eval_count), d.schedule, steps=1, **options)  # the first call is slow
+    done = {(row["method"], row["steps"]) for row in rows}
+    for steps in STEPS:
+        count = p.eval_count if steps <= 100 else p.ddpm_count
+        for method in ("ddpm", "ddim", "dpmpp"):
+            if (method, steps) in done:
+                continue
+            started = time.perf_counter()
+            made = generate(d.model, d.space, count, d.schedule, method=method, steps=steps, **options)
+            seconds = time.perf_counter() - started
+            quality = evaluation.evaluate(made, reference)
+            rows.append(
+                {
+                    "method": method,
+                    "steps": steps,
+                    "seconds_picture": seconds / count,
+                    "made": count,
+                    "quality": quality,
+                }
+            )
+            print(
+                f"  {method}, {steps} steps: FD-E {quality['fd_e']:.0f}, {seconds / count:.3g} s a picture", flush=True
+            )
+            with written_whole(kept) as path:
+                path.write_text(json.dumps(rows))
+    for method in ("ddpm", "ddim", "dpmpp"):
+        shown += [generate(d.model, d.space, 8, d.schedule, method=method, steps=s, **options) for s in (5, 20, 100)]
+    _save_grid(run, torch.cat(shown))
+    return {
+        "trained": record_name(trained, p),
+        "space": d.space.name,
+        "data": {"name": train.name, "size": train.size},
+        "batch": min(64, p.eval_count),
+        "rows": rows,
+        "rows_of_the_picture": [f"{m}, {s} steps" for m in ("ddpm", "ddim", "dpmpp") for s in (5, 20, 100)],
+    }
