@@ -171,8 +171,9 @@ PROFILES = {
         match_steps=2,
         timing_batches=(1, 8),
     ),
-    # small batches: so short a run needs the steps, and the autoencoder most
-    "cpu": Profile("cpu", batch_size=32, autoencoder_batch_size=16, lr=1e-3),
+    # small batches: so short a run needs the steps, and the autoencoder most; more pictures than it can see need not
+    # be encoded
+    "cpu": Profile("cpu", limit=8192, batch_size=32, autoencoder_batch_size=16, lr=1e-3),
     "gpu": Profile(
         "gpu",
         unet=UNetConfig(block_out_channels=(64, 128, 192), layers_per_block=2),

@@ -303,8 +303,8 @@ def list_records(kind: str | None = None, folder: str | os.PathLike | None = Non
 
 
 def figure(record: Mapping[str, Any], where: str) -> Any:
-    """One entry of a record by its place: `figure(record, "results.pixel.fd_e")`; list entries by number, from the end if
-    it is negative.
+    """One entry of a record by its place: `figure(record, "results.pixel.fd_e")`; list entries by number, negative ones
+    from the end.
 
     ValueError: there is no such entry (it says what there is), or the run gave no finite number there.
     """

@@ -55,7 +55,7 @@ def _autoencoder(data: str, size: int, f: int, cpu: float, few: bool = False) ->
     networks = 1 if few else len(stages.LOSSES)
     show = {f"PSNR, {k}": f"variants.{k}.psnr" for k in ([stages.USED] if few else stages.LOSSES)}
     run = partial(stages.autoencoder, data=data, size=size, f=f, few=few)
-    return Stage(name, f"autoencoder, f = {f}, on {of} at {size}", run, _minutes(1.7, cpu), networks, (), show)
+    return Stage(name, f"autoencoder, f = {f}, on {of} at {size}", run, _minutes(1.5, cpu), networks, (), show)
 
 
 _QUALITY = {"FD-E": "points.-1.quality.fd_e", "its floor": "points.-1.quality.fd_e_floor", "images": "training.images"}
@@ -96,20 +96,8 @@ def _all() -> Iterator[Stage]:
         _minutes(4, 4),
         shows={"images/s": "rungs.-1.images_per_s", "of the matrix rate": "rungs.-1.share_of_matmul"},
     )
-    for data in ("emoji", "cifar10"):
-        yield Stage(
-            f"compare-{data}-32",
-            f"the whole comparison on {data}, as `ldm-course compare`",
-            partial(_compare, data=data),
-            _minutes(4, 1.5),
-            networks=2,
-            shows={"FD-E, pixel": "matched.3.pixel.quality.fd_e", "latent": "matched.3.latent.quality.fd_e"},
-        )
     for f in (2, 4, 8):
         yield _autoencoder("cifar10", 32, f, cpu=1.2)
-    for size, cpu in ((64, 1.5), (128, 2.0)):
-        for f in (2, 4, 8):
-            yield _autoencoder("emoji", size, f, cpu)
     yield from _denoisers("cifar10", 32, 4, cpu=14, reference=8, images=lambda scale: scale.images, wide=4)
     for space in ("pixel", "latent"):
         yield Stage(
@@ -120,10 +108,15 @@ def _all() -> Iterator[Stage]:
             needs=(f"denoiser-cifar10-32-{space}",),
             shows={"FD-E, DDIM, 50 steps": "rows.10.quality.fd_e"},
         )
-    for size, f in ((64, 4), (128, 8)):
-        yield _autoencoder("scenes", size, f, cpu=1.5)
-        yield from _denoisers("emoji", size, f, cpu=4, reference=5)
-        yield from _denoisers("scenes", size, f, cpu=4, reference=5)
+    for data in ("emoji", "cifar10"):
+        yield Stage(
+            f"compare-{data}-32",
+            f"the whole comparison on {data}, as `ldm-course compare`",
+            partial(_compare, data=data),
+            _minutes(3.3, 1.9),
+            networks=2,
+            shows={"FD-E, pixel": "matched.3.pixel.quality.fd_e", "latent": "matched.3.latent.quality.fd_e"},
+        )
     yield _autoencoder("cifar10", 32, 4, cpu=2, few=True)
     for space in ("pixel", "latent"):
         first = "autoencoder-cifar10-few-32-f4" if space == "latent" else None
@@ -135,6 +128,13 @@ def _all() -> Iterator[Stage]:
             needs=(first,) if first else (),
             shows={"loss on new pictures": "points.-1.loss_test", "on its own": "points.-1.loss_train"},
         )
+    for size, cpu in ((64, 1.5), (128, 2.0)):
+        for f in (2, 4, 8):
+            yield _autoencoder("emoji", size, f, cpu)
+    for size, f in ((64, 4), (128, 8)):
+        yield _autoencoder("scenes", size, f, cpu=1.5)
+        yield from _denoisers("emoji", size, f, cpu=4, reference=5)
+        yield from _denoisers("scenes", size, f, cpu=4, reference=5)
 
 
 def _compare(run: Run, data: str) -> dict:
@@ -164,7 +164,7 @@ def known_record(stage: Stage, profile: Profile, out: Path) -> dict | None:
 
 
 def status(profile: Profile, out: Path) -> list[str]:
-    """A line for each stage: done, where, when, from which commit, and its figures; or missing, and how long it takes."""
+    """A line for each stage: done, when, where, from which commit, and its figures; or missing, and its time."""
     lines = []
     for stage in STAGES.values():
         record = known_record(stage, profile, out)
@@ -176,7 +176,7 @@ def status(profile: Profile, out: Path) -> list[str]:
             shown = ", ".join(f"{k} {_short(figure(record, f'results.{at}'))}" for k, at in (stage.shows or {}).items())
             code = record["commit"][:7] + ("*" if record["dirty"] else "")
             text = f"done {record['date'][:10]}, {on}, {duration(record['seconds'])}, {code}: {shown}"
-        lines.append(f"{stage.name:30} {text}")
+        lines.append(f"{stage.name:32} {text}")
     missing = [s for s in STAGES.values() if known_record(s, profile, out) is None]
     total = duration(sum(s.expected(profile) for s in missing)) if missing else "nothing"
     lines.append(f"{len(STAGES) - len(missing)} of {len(STAGES)} done in profile {profile.name}; left to do: {total}")
@@ -196,7 +196,8 @@ def run_stages(
     publish: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[str]:
-    """Runs the stages `names` and what they need, or all that have no record yet; returns the names of those that failed.
+    """Runs the stages `names` and what they need, or all that have no record yet; returns the names of those that
+    failed.
 
     `minutes` takes the place of each stage's own limit of training. `publish` puts record and picture into the
     course's `records/`, and weights, where they are small, into `checkpoints/`.

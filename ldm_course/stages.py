@@ -26,7 +26,7 @@ from .data import Pictures, load_data
 from .measure import Timing, activation_memory, machine_rates, time_call, training_step
 from .objectives import BatchRandom, DenoisingObjective
 from .recipes import autoencoder_trainer, denoiser_of, denoiser_trainer, finished_autoencoder, seeded
-from .records import home, written_whole
+from .records import home, load_record, written_whole
 from .runs import AutoencoderRun
 from .schedules import make_schedule
 from .spaces import LatentSpace, PixelSpace, encode_pictures, generate
@@ -49,19 +49,21 @@ USED = "perceptual"  # the one of these whose latents the denoisers get
 class Scale:
     """How far the stages go on one kind of machine.
 
-    `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `sides` of the cost stage, where
-    no call may be expected to take more than `call_seconds`, and on a CPU, no batch more than `memory` bytes.
+    `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `limit`: the most pictures of a
+    data set that are used, None for all. `sides` of the cost stage, where no call may be expected to take more than
+    `call_seconds`, and on a CPU, no batch more than `memory` bytes.
     """
 
     images: int
     compile: bool
+    limit: int | None = None
     sides: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     call_seconds: float = 20.0
     memory: float = 8 * 2**30
 
 
 SCALES = {
-    "smoke": Scale(images=64, compile=False, sides=(32, 64), call_seconds=1.0, memory=2**28),
+    "smoke": Scale(images=64, compile=False, limit=256, sides=(32, 64), call_seconds=1.0, memory=2**28),
     "cpu": Scale(images=48_000, compile=False),
     "gpu": Scale(images=1_000_000, compile=False),
     "reference": Scale(images=5_000_000, compile=True),
@@ -318,7 +320,7 @@ def autoencoder(run: Run, data: str, size: int, f: int, *, few: bool = False) ->
     PSNR, SSIM and FD-E of held-out reconstructions. The weights that are kept are those with the loss USED.
     """
     p = run.profile
-    train, test = (load_data(data, size, split, limit=_limit(p, split, few)) for split in ("train", "test"))
+    train, test = (load_data(data, size, split, limit=_limit(run, split, few)) for split in ("train", "test"))
     network, variants, rows = autoencoder_of(p, f), {}, [test.images[:8]]
     for name, losses in LOSSES.items():
         if few and name != USED:
@@ -354,8 +356,9 @@ def autoencoder(run: Run, data: str, size: int, f: int, *, few: bool = False) ->
     }
 
 
-def _limit(profile: Profile, split: str, few: bool) -> int | None:
-    return min(FEW, profile.limit or FEW) if few and split == "train" else profile.limit
+def _limit(run: Run, split: str, few: bool) -> int | None:
+    limit = run.scale.limit
+    return min(FEW, limit or FEW) if few and split == "train" else limit
 
 
 def _about(train: Pictures, test: Pictures) -> dict:
@@ -393,7 +396,7 @@ def denoiser(
     it trains on FEW pictures, and each point also says how it does on those and on others (`_overfitting`).
     """
     p = run.profile
-    train, test = (load_data(data, size, split, limit=_limit(p, split, few)) for split in ("train", "test"))
+    train, test = (load_data(data, size, split, limit=_limit(run, split, few)) for split in ("train", "test"))
     space, source, first_stage = _space(run, train, autoencoder)
     network = replace(p.unet, block_out_channels=tuple(width * w for w in p.unet.block_out_channels))
     network = network.for_channels(space.shape[0])
@@ -459,9 +462,8 @@ def _space(run: Run, train: Pictures, autoencoder: str | None):
         return PixelSpace(train.size), train, None
     model, _ = checkpoints.load_model(run.weights(autoencoder), run.device)
     latents = encode_pictures(model, train, cache=run.folder)
-    record = json.loads(
-        (run.weights(autoencoder).parents[1] / "records" / f"{_stem(run, autoencoder)}.json").read_text()
-    )
+    weights = run.weights(autoencoder)
+    record = load_record(weights.stem, weights.parents[1] / "records")
     paid = record["results"]["variants"][USED]
     each = record["results"]["training_flops_image"]
     first_stage = {
@@ -471,10 +473,6 @@ def _space(run: Run, train: Pictures, autoencoder: str | None):
         "encode_seconds": latents.seconds,
     }
     return LatentSpace(train.size, model), latents, first_stage
-
-
-def _stem(run: Run, stage: str) -> str:
-    return record_name(stage, run.profile)
 
 
 def _marks(run: Run, images: int | None, batch_size: int) -> list[dict]:
@@ -555,7 +553,7 @@ def sampling(run: Run, trained: str) -> dict:
     """Every sampler at every number of steps of STEPS, from the weights of the stage `trained`: quality and time."""
     p = run.profile
     d = checkpoints.load_denoiser(run.weights(trained), run.device)
-    train = load_data(d.meta["data"], d.space.size, limit=p.limit)
+    train = load_data(d.meta["data"], d.space.size, limit=run.scale.limit)
     reference = evaluation.Reference(train, limit=p.reference_count)
     kept, rows, shown = run.folder / "rows.json", [], []
     if kept.is_file():

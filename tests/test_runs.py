@@ -55,7 +55,7 @@ def test_classes_are_drawn_as_often_as_the_data_have_them(monkeypatch):
     trainer = denoiser_trainer(pictures, network, TrainConfig(batch_size=4, steps=1), make_schedule("cosine"), "v")
     asked = []
     monkeypatch.setattr(runs, "generate", lambda *args, label, **options: asked.append(label))
-    run = runs._DenoiserRun(trainer, PixelSpace(8), pictures, None, 0.0)
+    run = runs.DenoiserRun(trainer, PixelSpace(8), pictures, None, 0.0)
     run.made(100, "ddim", 1)
     run.made(400, "ddim", 1)  # more than there are: each twice
     assert 0.1 < asked[0].float().mean() < 0.4

@@ -1,0 +1,232 @@
+"""The reference stages at the smallest size: what they record, that they go on after a stop, and what is kept."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ldm_course import checkpoints, cli, evaluation, reference, scenes, stages
+from ldm_course.complexity import unet_flops
+from ldm_course.config import PROFILES
+from ldm_course.records import load_record, save_record
+from ldm_course.reference import STAGES, Stage, find, known_record, run_stages, status
+
+SMOKE = PROFILES["smoke"]
+PIXEL, LATENT, FIRST = "denoiser-cifar10-32-pixel", "denoiser-cifar10-32-latent", "autoencoder-cifar10-32-f4"
+
+
+@pytest.fixture(autouse=True)
+def house(tmp_path_factory, monkeypatch):
+    """The course's folders, empty, and a CIFAR-10 of scenes."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("records", "checkpoints"):
+        (home / name).mkdir()
+    arrays = {"classes": np.array(["a", "b"]), "source": np.array("scenes that stand in for CIFAR-10")}
+    for split, first, count in (("train", 0, 96), ("test", 1000, 32)):
+        images = scenes.render(0, range(first, first + count), 32)
+        arrays |= {f"{split}_images": images.permute(0, 2, 3, 1).numpy(), f"{split}_labels": np.arange(count) % 2}
+    np.savez(home / "cifar10.npz", **arrays)
+    monkeypatch.setenv("LDM_DATA", str(home))
+    monkeypatch.setenv("LDM_HOME", str(home))
+    return home
+
+
+def results(out, stage):
+    return load_record(f"{stage}-smoke", out / "records")["results"]
+
+
+def ran(out, *names, **options):
+    assert run_stages(list(names), SMOKE, out, say=lambda line: None, **options) == []
+    return [results(out, name) for name in names]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return tmp_path_factory.mktemp("reference")
+
+
+def test_the_denoisers_share_flops_and_are_judged_on_their_way(trained):
+    run_stages([LATENT], SMOKE, trained, minutes=0.01, say=print)  # what it needs was run before it
+    (trained / "records" / f"{LATENT}-smoke.json").unlink()
+    first, (pixel, latent) = results(trained, FIRST), ran(trained, PIXEL, LATENT, minutes=5)  # and now to their ends
+    assert pixel["shape"] == [3, 32, 32] and latent["shape"] == [4, 8, 8]
+    assert pixel["training"]["images"] == stages.SCALES["smoke"].images == 64
+    for found in (pixel, latent):
+        spent, points = found["training"], found["points"]
+        network = SMOKE.unet.for_channels(found["shape"][0])
+        assert found["training_flops_image"] == unet_flops(network, found["shape"][1], backward=True).total
+        assert spent["flops"] == found["training_flops_image"] * spent["images"]
+        assert points[-1]["images"] == spent["images"] and points[-1]["flops"] == spent["flops"]
+        assert [p["images"] for p in points] == sorted({p["images"] for p in points})
+        assert all(p["quality"]["n_generated"] == SMOKE.eval_count for p in points)
+    assert latent["training"]["flops"] == pytest.approx(pixel["training"]["flops"], rel=0.2)  # a batch more or less
+    assert pixel["first_stage"] is None
+    assert latent["first_stage"]["training_seconds"] == first["variants"]["perceptual"]["training_seconds"]
+    d = checkpoints.load_denoiser(trained / "checkpoints" / f"{LATENT}-smoke.safetensors")
+    assert d.space.name == "latent" and d.space.shape == (4, 8, 8)
+    assert (trained / "records" / f"{PIXEL}-smoke.png").stat().st_size > 1000
+
+
+def test_each_autoencoder_has_one_loss_more_than_the_one_before(trained):
+    (found,) = ran(trained, FIRST)
+    weights = [[v[f"{name}_weight"] > 0 for name in ("perceptual", "adversarial")] for v in found["variants"].values()]
+    assert weights == [[False, False], [True, False], [True, True]]
+    assert all(v["psnr"] > 5 and v["reconstruction"]["fd_e"] > 0 for v in found["variants"].values())
+    assert found["rows_of_the_picture"] == ["held-out pictures", "l1", "perceptual", "adversarial"]
+
+
+def test_every_sampler_gets_every_number_of_steps(trained, monkeypatch):
+    monkeypatch.setattr(stages, "STEPS", (2, 3))
+    monkeypatch.setattr(evaluation, "evaluate", lambda made, reference: {"fd_e": float(len(made))})
+    (found,) = ran(trained, "sampling-cifar10-32-latent")
+    assert [(r["method"], r["steps"]) for r in found["rows"]] == [
+        (method, steps) for steps in (2, 3) for method in ("ddpm", "ddim", "dpmpp")
+    ]
+    assert {r["quality"]["fd_e"] for r in found["rows"]} == {SMOKE.eval_count}
+    assert found["trained"] == f"{LATENT}-smoke"
+
+
+def test_few_pictures_are_told_from_others(trained):
+    (found,) = ran(trained, "few-cifar10-32-latent", minutes=0.02)
+    last = found["points"][-1]
+    assert found["data"]["train"] == 96 and last["loss_train"] != last["loss_test"]
+    assert 0 < last["nearest"] and 0 < last["nearest_of_new_pictures"]
+    assert found["first_stage"]["record"] == "autoencoder-cifar10-few-32-f4-smoke"
+
+
+def test_a_model_that_copies_is_nearer_than_new_pictures():
+    train, test = (scenes.render(0, range(a, a + 24), 32) for a in (0, 100))
+    known = evaluation.as_features(train)
+    copied, new = (
+        evaluation.nearest_neighbours(evaluation.as_features(p), known, space="features").distance.median()
+        for p in (train[:8], test[:8])
+    )
+    assert copied < 1e-3 < new
+
+
+def test_cost_counts_and_leaves_out_what_would_take_too_long(tmp_path, monkeypatch):
+    small = stages.Scale(images=1, compile=False, sides=(32, 512), call_seconds=0.5, memory=2**26)
+    monkeypatch.setitem(stages.SCALES, "smoke", small)
+    (found,) = ran(tmp_path, "cost")
+    rows = {(r["side"], r["f"]): r for r in found["rows"]}
+    assert set(rows) == {(side, f) for side in (32, 512) for f in (1, 2, 4, 8)}
+    for (side, f), row in rows.items():
+        network = SMOKE.unet.for_channels(4 if f > 1 else 3)
+        assert row["flops_step"] == unet_flops(network, side // f).total
+        assert row["shape"] == [3 if f == 1 else 4, side // f, side // f]
+        assert ("decode" in row) == (f > 1)
+    near = rows[32, 1]["training"]
+    assert near["flop_per_s"] == pytest.approx(rows[32, 1]["flops_training"] / near["seconds_image"])
+    assert near["largest_batch"] * rows[32, 1]["kept_for_backward"] <= small.memory
+    assert "left out" in rows[512, 1]["training"]["why"] and rows[512, 1]["kept_for_backward"] is None
+    assert rows[32, 1]["kept_for_backward"] > 8 * rows[32, 4]["kept_for_backward"]
+
+
+def test_the_ladder_of_speed(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)  # which takes a minute
+    (found,) = ran(tmp_path, "speed")
+    names = [r["rung"] for r in found["rungs"]]
+    assert names[0] == "float32" and names == ["float32", "half precision", "channels_last", "compiled"][: len(names)]
+    flops = SMOKE.batch_size * unet_flops(SMOKE.unet, 32, backward=True).total
+    assert all(r["flop_per_s"] == pytest.approx(flops / r["seconds"]["median"]) for r in found["rungs"])
+
+
+def test_a_stage_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    judged, stop = [], evaluation.evaluate
+
+    def stops(made, reference):
+        judged.append(len(made))
+        if len(judged) == 3:
+            raise KeyboardInterrupt
+        return stop(made, reference)
+
+    monkeypatch.setattr(evaluation, "evaluate", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run_stages([PIXEL], SMOKE, tmp_path, minutes=5, say=print)
+    kept = json.loads((tmp_path / "states" / f"{PIXEL}-smoke" / "points.json").read_text())
+    assert len(kept) == 2
+    (found,) = ran(tmp_path, PIXEL, minutes=5)
+    assert found["points"][:2] == kept and found["training"]["images"] == 64
+    assert len(judged) == 1 + len(found["points"])  # the third was begun twice, the others once
+
+
+def test_one_failure_does_not_lose_the_others(tmp_path, monkeypatch):
+    def fails(run):
+        raise OSError("the disk\nis full")
+
+    stages_now = {
+        "a": Stage("a", "fails", fails, {"smoke": 1}),
+        "b": Stage("b", "needs a", lambda run: {"found": run.weights("a")}, {"smoke": 1}, needs=("a",)),
+        "c": Stage("c", "works", lambda run: {"x": {"y": 0.25}}, {"smoke": 1}, shows={"y": "x.y"}),
+    }
+    monkeypatch.setattr(reference, "STAGES", stages_now)
+    said = []
+    assert run_stages(None, SMOKE, tmp_path, say=said.append) == ["a", "b"]
+    assert "a: FAILED, the disk is full" in "\n".join(said)
+    assert "b needs the weights of a; run: ldm-course reference --stage a" in "\n".join(said)
+    assert "OSError" in (tmp_path / "states" / "a-smoke" / "error.txt").read_text()
+    lines = status(SMOKE, tmp_path)
+    assert [line.split()[:2] for line in lines[:3]] == [["a", "missing,"], ["b", "missing,"], ["c", "done"]]
+    assert lines[2].endswith(": y 0.25") and lines[3].startswith("1 of 3 done in profile smoke; left to do: 2 min")
+    said.clear()
+    assert run_stages(["c"], SMOKE, tmp_path, say=said.append) == [] and said == ["c: done before"]
+
+
+def test_published_weights_are_few_and_small(tmp_path, house, monkeypatch):
+    out = tmp_path / "out"
+    for kind in ("records", "checkpoints"):
+        (out / kind).mkdir(parents=True)
+    record = {"name": "c-smoke", "schema": 1}
+    save_record(record, out / "records")
+    stage = Stage("c", "works", lambda run: {}, {"smoke": 1})
+    monkeypatch.setattr(reference, "STAGES", {"c": stage})
+    weights, said = out / "checkpoints" / "c-smoke.safetensors", []
+    weights.write_bytes(bytes(100))
+    monkeypatch.setattr(reference, "SMALL", 99)
+    run_stages(["c"], SMOKE, out, publish=True, say=said.append)
+    assert (house / "records" / "c-smoke.json").is_file() and not list((house / "checkpoints").iterdir())
+    assert "stay in" in said[-1]
+    monkeypatch.setattr(reference, "SMALL", 100)
+    (house / "checkpoints" / "other.safetensors").write_bytes(bytes(50))
+    monkeypatch.setattr(reference, "ALL_WEIGHTS", 149)
+    run_stages(["c"], SMOKE, out, publish=True, say=said.append)
+    assert not (house / "checkpoints" / weights.name).exists()
+    monkeypatch.setattr(reference, "ALL_WEIGHTS", 150)
+    run_stages(["c"], SMOKE, out, publish=True, say=said.append)
+    assert (house / "checkpoints" / weights.name).read_bytes() == bytes(100)
+
+
+def test_the_stages_are_named_and_ordered_so_that_what_is_needed_comes_first():
+    seen = set()
+    for name, stage in STAGES.items():
+        assert stage.name == name and set(stage.needs) <= seen
+        assert set(stage.minutes) == set(PROFILES)
+        assert stage.expected(PROFILES["reference"]) < 660
+        seen.add(name)
+    with pytest.raises(ValueError, match="no stage 'costs'; there are: cost, speed"):
+        find("costs")
+
+
+def test_a_cpu_never_takes_the_name_of_a_gpus_record(tmp_path):
+    stage = find("cost")
+    save_record({"name": "cost-cpu", "schema": 1}, tmp_path / "records")
+    assert known_record(stage, PROFILES["reference"], tmp_path) is None
+
+
+def test_the_command_says_what_is_missing(tmp_path, capsys):
+    assert cli.main(["reference", "--status", "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "profile reference" in text and "profile cpu" in text
+    assert text.count("missing, about") == 2 * len(STAGES)
+    assert cli.main(["reference", "--stage", "nothing"]) == 2
+    assert "there is no stage 'nothing'" in capsys.readouterr().err
+    assert cli.main(["reference", "--minutes", "0"]) == 2
+
+
+def test_the_autoencoders_have_the_levels_that_f_needs():
+    for f in (2, 4, 8):
+        config = stages.autoencoder_of(PROFILES["cpu"], f)
+        assert config.downsample == f and len(config.block_out_channels) == math.log2(f) + 1
+    assert stages.autoencoder_of(PROFILES["cpu"], 4) == PROFILES["cpu"].autoencoder
