@@ -8,6 +8,7 @@ PY       := $(VENV)/bin/python
 READY    := $(VENV)/.ready
 DEV      := $(VENV)/.ready-dev
 OPENED   := _build/html/index.html
+NOTEBOOKS := $(sort $(wildcard chapters/*.ipynb book/*.ipynb))
 
 .DEFAULT_GOAL := help
 .PHONY: help book html test notebooks lint clean clean-all
@@ -30,13 +31,13 @@ html: $(READY)  ## the book alone, from what is stored
 test: export LDM_PROFILE = $(if $(filter command line,$(origin LDM_PROFILE)),$(LDM_PROFILE),smoke)
 test: export OMP_NUM_THREADS ?= 1
 test: $(READY)  ## the package's tests and every notebook, at the smallest sizes
-	$(PY) -m pytest tests $(if $(wildcard chapters/*.ipynb),chapters) --nbval-lax --nbval-current-env \
+	$(PY) -m pytest tests $(NOTEBOOKS) --nbval-lax --nbval-current-env \
 		--nbval-cell-timeout=120 -n $(JOBS) --dist loadscope -p no:cacheprovider
 
 # Chapters are committed with the outputs of the cpu profile, without times and other noise.
 notebooks: export LDM_PROFILE ?= cpu
 notebooks: $(DEV)  ## runs every notebook again and keeps its output
-	@for notebook in chapters/*.ipynb; do \
+	@for notebook in $(NOTEBOOKS); do \
 		echo "$$notebook ($(LDM_PROFILE))"; \
 		$(PY) -m jupyter execute --inplace --kernel_name=python3 --timeout=1800 "$$notebook" || exit 1; \
 		$(PY) -m nbstripout --keep-output --keep-count --extra-keys "metadata.language_info cell.metadata.execution" \

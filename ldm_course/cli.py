@@ -312,7 +312,9 @@ def evaluate(args: argparse.Namespace) -> int:
     print(f"{args.method}, {args.steps} steps, against {len(real)} pictures of {real.name}")
     print(f"FD-E (floor)  {fd_e}\nKD-E (floor)  {kd_e}\npictures      {count}")
     if args.fid or args.inception:
-        print(f"FID           {evaluation.fid(made, real.images, weights=args.inception):.2f}")
+        n = min(args.count, len(real) // 2)
+        floor = evaluation.fid_floor(real, n, args.inception, seed=args.seed)
+        print(f"FID (floor)   {evaluation.fid(made, real, args.inception):.2f} ({floor:.2f}; {n} real pictures)")
     return 0
 
 

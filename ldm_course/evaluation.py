@@ -263,6 +263,18 @@ def fid(
     return frechet_distance(*(_inception_features(net, images, batch_size, device, progress) for images in sets))
 
 
+def fid_floor(reference, n: int, weights: str | os.PathLike | None = None, *, seed: int = 0, **options) -> float:
+    """The FID of n real pictures, drawn at random, against the rest: what a perfect model would get at that count.
+
+    reference, weights and options as for `fid`. ValueError when n is more than half of the reference.
+    """
+    images = getattr(reference, "images", reference)
+    if not 2 <= n <= len(images) // 2:
+        raise ValueError(f"got n={n} for a reference of {len(images)}; expected 2 to half of it, {len(images) // 2}")
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return fid(images[order[:n]], images[order[n:]], weights, **options)
+
+
 @torch.no_grad()
 def _inception_features(net, images: Tensor, batch_size: int, device: torch.device, progress: bool) -> Tensor:
     """The network's last average pooling, (N, 2048), for pictures in [0, 1]; it resizes them to 299 itself."""

@@ -295,6 +295,16 @@ def load_record(name: str, folder: str | os.PathLike | None = None) -> dict[str,
     return record
 
 
+def recorded(stage: str) -> dict[str, Any]:
+    """The stored record of a reference stage, from the largest kind of machine that it was run on: the profile
+    `reference`, else `gpu`, else `cpu`. ValueError: it was run on none."""
+    names = list_records()
+    found = next((n for n in (f"{stage}-{profile}" for profile in ("reference", "gpu", "cpu")) if n in names), None)
+    if found is None:
+        raise ValueError(f"{stage} has not been recorded yet; run: ldm-course reference --stage {stage} --publish")
+    return load_record(found)
+
+
 def list_records(kind: str | None = None, folder: str | os.PathLike | None = None) -> list[str]:
     """The names of the records in `folder` (by default the stored ones), in order; of one `kind` if given."""
     folder = home() / "records" if folder is None else Path(folder)

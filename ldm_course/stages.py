@@ -390,7 +390,8 @@ def denoiser(
     images: Callable[[Scale], int] | None = None,
     few: bool = False,
 ) -> dict:
-    """A denoiser in pixels, or in the latents of the stage `autoencoder`, judged at POINTS points on its way.
+    """A denoiser in pixels, or in the latents of the stage `autoencoder`, judged at POINTS points on its way; above 32
+    a side, where pictures are dear, at a third of them, and by half as many pictures.
 
     All widths are multiplied by `width`. It ends after `images(scale)` pictures, or with the stage's time. With `few`
     it trains on FEW pictures, and each point also says how it does on those and on others (`_overfitting`).
@@ -475,9 +476,9 @@ def _space(run: Run, train: Pictures, autoencoder: str | None):
     return LatentSpace(train.size, model), latents, first_stage
 
 
-def _marks(run: Run, images: int | None, batch_size: int) -> list[dict]:
+def _marks(run: Run, images: int | None, batch_size: int, points: int) -> list[dict]:
     """Where to judge, as arguments of `Trainer.run`: by pictures seen where their number is known, else by seconds."""
-    parts = [2 ** (-k / 2) for k in reversed(range(POINTS))]
+    parts = [2 ** (-k / 2) for k in reversed(range(points))]
     if images is None:
         return [{"until_seconds": part * run.seconds} for part in parts]
     return [{"until": max(1, round(part * images / batch_size))} for part in parts]
@@ -487,11 +488,13 @@ def _train_and_judge(run, trainer: Trainer, space, images, flops: int, reference
     """Trains from mark to mark; what was judged before a stop is read back, so that each mark is judged once."""
     kept = run.folder / "points.json"
     points = json.loads(kept.read_text()) if kept.is_file() else []
-    for mark in _marks(run, images, trainer.config.batch_size):
+    large = space.size > 32
+    for mark in _marks(run, images, trainer.config.batch_size, POINTS // 3 if large else POINTS):
         progress = trainer.run(**mark, show=True, label=run.stage)
         if points and points[-1]["step"] >= progress.step:
             continue
-        made = _made(trainer, space, run.profile.eval_count, run.profile.match_steps)
+        count = run.profile.eval_count // (2 if large else 1)
+        made = _made(trainer, space, count, run.profile.match_steps)
         points.append(
             {
                 "step": progress.step,

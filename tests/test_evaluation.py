@@ -18,6 +18,7 @@ from ldm_course.evaluation import (
     Reference,
     evaluate,
     fid,
+    fid_floor,
     fit_gaussian,
     frechet_distance,
     kernel_distance,
@@ -320,6 +321,17 @@ def inception_state():
         if value.ndim == 4:
             value.copy_(torch.randn(value.shape, generator=rng) * (2 / value[0].numel()) ** 0.5)
     return state
+
+
+def test_fids_floor_is_that_of_real_pictures_put_aside(inception_state, tmp_path):
+    torch.save(inception_state, tmp_path / "weights.pth")
+    real = render(1, range(9), 64)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(3))
+    floor = fid_floor(real, 4, tmp_path / "weights.pth", seed=3)
+    assert floor == pytest.approx(fid(real[order[:4]], real[order[4:]], tmp_path / "weights.pth"))
+    assert floor > 1e-3
+    with pytest.raises(ValueError, match="n=5 for a reference of 9; expected 2 to half of it, 4"):
+        fid_floor(real, 5, tmp_path / "weights.pth")
 
 
 def test_fid_is_pytorch_fids(inception_state, peer, monkeypatch, tmp_path):

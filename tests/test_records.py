@@ -17,6 +17,7 @@ from ldm_course.records import (
     list_records,
     load_record,
     make_record,
+    recorded,
     save_record,
     stamp,
     typed_command,
@@ -247,3 +248,12 @@ def test_every_stored_record_can_be_read():
         assert stamp(record)
         text = json.dumps(record)
         assert "/home/" not in text and "/Users/" not in text
+
+
+def test_what_was_recorded_on_a_large_gpu_goes_before_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setenv("LDM_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="cost has not been recorded yet; run: ldm-course reference --stage cost"):
+        recorded("cost")
+    for profile in ("cpu", "reference", "smoke"):
+        save_record(make_record(f"cost-{profile}", "reference", {}, command="x", seconds=1), tmp_path / "records")
+        assert recorded("cost")["name"] == ("cost-cpu" if profile == "cpu" else "cost-reference")

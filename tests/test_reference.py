@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ldm_course import checkpoints, cli, evaluation, reference, scenes, stages
+from ldm_course import checkpoints, cli, evaluation, reference, reference_report, scenes, stages
 from ldm_course.complexity import unet_flops
 from ldm_course.config import PROFILES
 from ldm_course.records import load_record, save_record
@@ -67,6 +67,45 @@ def test_the_denoisers_share_flops_and_are_judged_on_their_way(trained):
     d = checkpoints.load_denoiser(trained / "checkpoints" / f"{LATENT}-smoke.safetensors")
     assert d.space.name == "latent" and d.space.shape == (4, 8, 8)
     assert (trained / "records" / f"{PIXEL}-smoke.png").stat().st_size > 1000
+
+
+def test_the_page_draws_what_was_recorded(trained):
+    pixel, latent = (load_record(f"{name}-smoke", trained / "records") for name in (PIXEL, LATENT))
+    panels = reference_report.progress({"pixel": pixel, "latent": latent}).axes
+    for key, axes in zip(("images", "flops", "seconds"), panels):
+        drawn = {line.get_label(): line for line in axes.lines}
+        for label, record in (("pixel", pixel), ("latent", latent)):
+            points = record["results"]["points"]
+            assert list(drawn[label].get_xdata()) == [p[key] for p in points]
+            assert list(drawn[label].get_ydata()) == [p["quality"]["fd_e"] for p in points]
+        dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
+        assert len(dotted) == (0 if key == "images" else 1)
+        if dotted:
+            first = latent["results"]["first_stage"]
+            paid = {"flops": first["training_flops"], "seconds": first["training_seconds"] + first["encode_seconds"]}[
+                key
+            ]
+            assert dotted[0].get_xdata()[0] == pytest.approx(latent["results"]["points"][0][key] + paid)
+    assert [len(line.get_xdata()) for line in reference_report.losses({"pixel": pixel}).axes[0].lines] == [
+        len(pixel["results"]["history"])
+    ]
+    row = reference_report.end_row("latent", latent)
+    assert row[1] == f"{latent['results']['training']['images']:,}" and len(row) == 7
+
+
+def test_ratios_are_pixel_over_latent_and_blank_where_nothing_was_measured():
+    def cost_row(side, f, step, decode=None):
+        row = {"side": side, "f": f, "step": {"seconds_image": step}, "kept_for_backward": 160 / f**2}
+        return row | {"training": {"largest_batch": 2 * f}} | ({"decode": {"seconds_image": decode}} if decode else {})
+
+    rows = [cost_row(32, 1, 0.8), cost_row(32, 4, 0.1, decode=5.0), cost_row(256, 1, 9.0)]
+    shown = {row[0]: row[1:] for row in reference_report.ratios(None, None, {"results": {"rows": rows}}, None)}
+    assert shown["a sampling step, 32 a side"] == ["12x", "–", "8x"]
+    assert shown["50 steps and decoding, 32 a side"] == ["0.29x", "–", "4x"]  # 40 s over 5 + 5
+    assert shown["50 steps and decoding, 256 a side"] == ["–", "3.7x", "–"]
+    assert shown["kept for the backward pass, an image"][2] == "16x"
+    assert shown["largest batch that fits (latent / pixel)"] == ["–", "5.7x", "4x"]
+    assert shown["training, seconds an image"] == ["1.3x", "2.7x", "–"]
 
 
 def test_each_autoencoder_has_one_loss_more_than_the_one_before(trained):

@@ -1,0 +1,233 @@
+"""The reference stages' records as figures and tables (the page on the reference runs, and chapters 2 to 7).
+
+Like `report` for the comparison: all of it is computed from the records, so that a page shows a CPU's run and a GPU's
+alike. A figure takes records by the label that they are to have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from . import plotting
+from .records import duration
+from .report import quality
+from .widgets import si
+
+Record = Mapping[str, object]
+MARKERS = {"ddpm": "o", "ddim": "s", "dpmpp": "^"}
+# Hours an epoch and samples a second of LDM-1 and LDM-4: Rombach et al. 2022, Table 6; batch sizes: their appendix.
+PUBLISHED = {"epoch": 20.66 / 7.66, "sample at 256": 0.97 / 0.26, "sample at 512": 0.34 / 0.07, "batch": 40 / 7}
+# The source comparison's: C2.1; C1.4; C2.3 at equal steps (chapter 2 reckons it); C1.2.
+CLAIMED = {"epoch": 4 / 3, "step": 12.0, "sample at 32": 50 * (0.82 / 100) / 1.41, "memory": 12.0}
+
+
+def _colour(label: str) -> str:
+    return plotting.PIXEL if label.startswith("pixel") else plotting.LATENT
+
+
+def _line(label: str) -> str:
+    return "--" if "wide" in label else "-"
+
+
+def _drawn(columns: int, **size) -> tuple[Figure, list[plt.Axes]]:
+    with plt.rc_context(plotting.STYLE):
+        figure, axes = plt.subplots(1, columns, **({"figsize": (3.1 * columns, 3.2)} | size))
+    plt.close(figure)
+    return figure, list(axes) if columns > 1 else [axes]
+
+
+def progress(runs: Mapping[str, Record]) -> Figure:
+    """FD-E of denoisers on their way, against images seen, FLOPs and seconds; the autoencoder's part dotted."""
+    figure, panels = _drawn(3, sharey=True)
+    for axes, (key, words) in zip(
+        panels, {"images": "images seen", "flops": "FLOPs of training", "seconds": "seconds of training"}.items()
+    ):
+        for label, record in runs.items():
+            points, first = record["results"]["points"], record["results"]["first_stage"]
+            fd = [p["quality"]["fd_e"] for p in points]
+            line = {"color": _colour(label), "ms": 3, "lw": 1.4}
+            axes.plot([p[key] for p in points], fd, "o" + _line(label), label=label, **line)
+            extra = {"flops": "training_flops", "seconds": "training_seconds"}.get(key)
+            if first and extra:
+                paid = first[extra] + (first["encode_seconds"] if key == "seconds" else 0)
+                axes.plot([p[key] + paid for p in points], fd, ":", color=_colour(label), lw=1.2)
+            axes.axhline(points[-1]["quality"]["fd_e_floor"], color=plotting.CLAIMED, lw=0.8)
+        axes.set(xscale="log", xlabel=words)
+    panels[0].set_ylabel("FD-E, lower is better")
+    panels[0].set_ylim(0, None)
+    panels[0].legend(fontsize=8)
+    return figure
+
+
+def losses(runs: Mapping[str, Record]) -> Figure:
+    """Training losses against images seen."""
+    figure, (axes,) = _drawn(1, figsize=(7, 3))
+    for label, record in runs.items():
+        history = record["results"]["history"]
+        line = {"color": _colour(label), "lw": 1.2, "ls": _line(label)}
+        axes.plot([h["images"] for h in history], [h["loss"] for h in history], label=label, **line)
+    axes.set(xscale="log", xlabel="images seen", ylabel="mean squared error of v")
+    axes.legend()
+    return figure
+
+
+def ratios(pixel: Record | None, latent: Record | None, cost: Record | None, compare: Record | None) -> list[list[str]]:
+    """Rows (what, claimed, published, recorded) of pixel over latent, from a pair of denoisers, the cost stage and the
+    comparison; None where a record is missing."""
+    found = dict.fromkeys(("epoch", "epoch, autoencoder included", "step", "memory", "batch"))
+    if pixel and latent:
+        p, z = (r["results"]["training"] for r in (pixel, latent))
+        first, images = latent["results"]["first_stage"], p["images"]
+        found["epoch"] = z["images_per_s"] / p["images_per_s"]
+        paid = first["training_seconds"] + first["encode_seconds"]
+        seconds = images / p["images_per_s"], images / z["images_per_s"]
+        found["epoch, autoencoder included"] = seconds[0] / (seconds[1] + paid)
+    rows = {(row["side"], row["f"]): row for row in (cost["results"]["rows"] if cost else [])}
+    for side in (32, 256, 512):
+        found[f"sample at {side}"] = _whole_sample(rows.get((side, 1)), rows.get((side, 4)))
+    one, four = rows.get((32, 1)), rows.get((32, 4))
+    if one and four:
+        found["step"] = one["step"]["seconds_image"] / four["step"]["seconds_image"]
+        found["memory"] = one["kept_for_backward"] / four["kept_for_backward"]
+        found["batch"] = four["training"]["largest_batch"] / one["training"]["largest_batch"]
+    if compare:
+        table = {(r["space"], r["steps"]): r for r in compare["results"]["sampling"] if r["method"] == "ddim"}
+        batch = max(table["pixel", 50]["seconds_picture"], key=int)
+        found["compare"] = table["pixel", 50]["seconds_picture"][batch] / table["latent", 50]["seconds_picture"][batch]
+    says = {
+        "epoch": "training, seconds an image",
+        "epoch, autoencoder included": "the same run, autoencoder included",
+        "step": "a sampling step, 32 a side",
+        "sample at 32": "50 steps and decoding, 32 a side",
+        "compare": "the same, by the comparison",
+        "sample at 256": "50 steps and decoding, 256 a side",
+        "sample at 512": "50 steps and decoding, 512 a side",
+        "memory": "kept for the backward pass, an image",
+        "batch": "largest batch that fits (latent / pixel)",
+    }
+    columns = (CLAIMED, PUBLISHED, found)
+    return [[text, *("–" if (v := c.get(key)) is None else f"{v:.2g}x" for c in columns)] for key, text in says.items()]
+
+
+def _whole_sample(pixel: Record | None, latent: Record | None, steps: int = 50) -> float | None:
+    parts = [pixel and pixel["step"], latent and latent["step"], latent and latent["decode"]]
+    if any(part is None or "seconds_image" not in part for part in parts):
+        return None
+    step, latent_step, decode = (part["seconds_image"] for part in parts)
+    return steps * step / (steps * latent_step + decode)
+
+
+def costs(record: Record) -> Figure:
+    """Seconds of a training and of a sampling step, and the largest batch, against the picture's side, by space."""
+    figure, panels = _drawn(3)
+    for f in (1, 2, 4, 8):
+        rows = [row for row in record["results"]["rows"] if row["f"] == f]
+        line = {"color": plotting.PIXEL if f == 1 else plotting.LATENT, "label": "pixels" if f == 1 else f"f = {f}"}
+        line |= {"marker": "o" if f == 1 else "s", "ms": 4, "alpha": {1: 1, 2: 0.35, 4: 0.65, 8: 1}[f]}
+        for axes, (what, key) in zip(
+            panels, (("training", "seconds_image"), ("step", "seconds_image"), ("training", "largest_batch"))
+        ):
+            measured = [(row["side"], row[what][key]) for row in rows if key in row[what]]
+            if measured:
+                axes.plot(*zip(*measured), **line)
+    words = ("training step, seconds an image", "sampling step, seconds an image", "largest batch in training")
+    for axes, ylabel in zip(panels, words):
+        sides = sorted({row["side"] for row in record["results"]["rows"]})
+        axes.set(xscale="log", yscale="log", xlabel="side of the picture, pixels", ylabel=ylabel)
+        axes.set_xticks(sides, [str(s) for s in sides], rotation=45)
+        axes.minorticks_off()
+    panels[0].legend(fontsize=8)
+    return figure
+
+
+def cost_table(record: Record) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: for each side, a pixel's training step and how many times less each latent takes."""
+    rows = {(row["side"], row["f"]): row for row in record["results"]["rows"]}
+    body = []
+    for side in sorted({side for side, _ in rows}):
+        cells = [str(side)]
+        for what in ("training", "step"):
+            one = rows.get((side, 1), {}).get(what, {}).get("seconds_image")
+            cells.append("left out" if one is None else si(one, "s"))
+            for f in (2, 4, 8):
+                other = rows.get((side, f), {}).get(what, {}).get("seconds_image")
+                cells.append("–" if one is None or other is None else f"{one / other:.3g}x")
+        body.append(cells)
+    head = ["side", "training, pixels", "f = 2", "f = 4", "f = 8", "sampling, pixels", "f = 2", "f = 4", "f = 8"]
+    return head, body
+
+
+def speed_rows(record: Record) -> list[list[str]]:
+    """The ladder of the stage `speed`."""
+    return [
+        [
+            rung["rung"],
+            f"{rung['images_per_s']:.3g}",
+            si(rung["flop_per_s"], "FLOP/s"),
+            f"{rung['share_of_matmul']:.0%}",
+            duration(rung["first_call_seconds"]),
+        ]
+        for rung in record["results"]["rungs"]
+    ]
+
+
+def samplers(runs: Mapping[str, Record]) -> Figure:
+    """FD-E of every sampler against its steps and against seconds a picture; marks of fewer pictures are open."""
+    figure, panels = _drawn(2, figsize=(7.6, 3.4), sharey=True)
+    for space, record in runs.items():
+        rows = record["results"]["rows"]
+        most = max(row["made"] for row in rows)
+        for method, marker in MARKERS.items():
+            mine = [row for row in rows if row["method"] == method]
+            for axes, key in zip(panels, ("steps", "seconds_picture")):
+                full = [row for row in mine if row["made"] == most]
+                line = {"color": _colour(space), "lw": 1, "marker": marker, "ms": 4}
+                label = f"{space}, {method.upper().replace('DPMPP', 'DPM-Solver++')}"
+                axes.plot([r[key] for r in full], [r["quality"]["fd_e"] for r in full], label=label, **line)
+                few = [row for row in mine if row["made"] < most]
+                y = [r["quality"]["fd_e"] for r in few]
+                axes.plot([r[key] for r in few], y, marker, mfc="none", color=_colour(space), ms=5)
+    panels[0].set(xscale="log", xlabel="steps S", ylabel="FD-E, lower is better")
+    panels[1].set(xscale="log", xlabel="seconds a picture")
+    panels[0].set_ylim(0, None)
+    panels[1].legend(fontsize=7)
+    return figure
+
+
+def autoencoder_rows(record: Record) -> list[list[str]]:
+    """A row for each loss: data, side, f, loss, PSNR, SSIM, FD-E (floor), images seen."""
+    r = record["results"]
+    rows = []
+    for loss, v in r["variants"].items():
+        numbers = [f"{v['psnr']:.2f}", "–" if v["ssim"] is None else f"{v['ssim']:.3f}"]
+        fd = quality(v["reconstruction"])[0]
+        of = f"{r['data']['name']}, {r['data']['train']}" if "few" in r["stage"] else r["data"]["name"]
+        rows.append([of, r["data"]["size"], r["f"], loss, *numbers, fd, f"{v['training_images']:,}"])
+    return rows
+
+
+def end_row(label: str, record: Record) -> list[str]:
+    """A denoiser at its end: label, images, seconds, the autoencoder's seconds, images a second, FD-E, pictures."""
+    r = record["results"]
+    t, first, (fd, _, n) = r["training"], r["first_stage"], quality(r["points"][-1]["quality"])
+    paid = "–" if first is None else duration(first["training_seconds"] + first["encode_seconds"])
+    return [label, f"{t['images']:,}", duration(t["seconds"]), paid, f"{t['images_per_s']:.3g}", fd, n]
+
+
+def overfitting(runs: Mapping[str, Record]) -> Figure:
+    """Held-out over training loss, and how near to training pictures the generated ones are, on the way."""
+    figure, (left, right) = _drawn(2, figsize=(7.6, 3.2))
+    for label, record in runs.items():
+        points = record["results"]["points"]
+        epochs = [p["images"] / record["results"]["data"]["train"] for p in points]
+        line = {"color": _colour(label), "marker": "o", "ms": 3, "lw": 1.4, "label": label}
+        left.plot(epochs, [p["loss_test"] / p["loss_train"] for p in points], **line)
+        right.plot(epochs, [p["nearest"] / p["nearest_of_new_pictures"] for p in points], **line)
+    for axes, words in ((left, "loss: held-out / training"), (right, "nearest training picture: drawn / new")):
+        axes.axhline(1, color=plotting.NEUTRAL, lw=0.8)
+        axes.set(xscale="log", xlabel="epochs", ylabel=words)
+    left.legend()
+    return figure
