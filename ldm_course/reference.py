@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from . import stages
 from .compare import compare
 from .config import Profile
@@ -232,6 +234,7 @@ def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -
     run = Run(stage.name, profile, out, limit, default_device())
     run.folder.mkdir(parents=True, exist_ok=True)
     run.picture.parent.mkdir(parents=True, exist_ok=True)
+    torch.backends.cudnn.benchmark = run.device.type == "cuda"  # shapes stay the same for minutes
     code, started = code_state(), time.perf_counter()
     results = stage.run(run)
     data = results.get("data") or {}

@@ -123,11 +123,12 @@ class Trainer:
                 f"batch_size={config.batch_size} does not divide among {processes} processes "
                 f"x {config.accumulate} accumulated parts"
             )
+        if config.compile and self.accelerator.device.type == "cuda":
+            # compiled norms keep this order, as those of eager GPUs do not; before the average is copied, which so has it
+            model.to(memory_format=torch.channels_last)
         self.ema = averaged(model, config.ema_decay, self.accelerator.device)
         if config.compile:
-            model.compile()  # in place, and after the average's copy, which is never trained
-            if self.accelerator.device.type == "cuda":  # compiled norms keep this order, as those of eager GPUs do not
-                model.to(memory_format=torch.channels_last)
+            model.compile()  # in place
         self.model, self.optimizer = self.accelerator.prepare(model, _adamw(model, config))
         self.critic = self.critic_optimizer = None
         if objective.critic is not None:
@@ -214,7 +215,7 @@ class Trainer:
 
     def snapshot(self) -> nn.Module:
         """A copy of the averaged model as it is now, in evaluation mode."""
-        return copy.deepcopy(self.ema.module).eval()
+        return copy.deepcopy(self.ema.module).eval().to(memory_format=torch.contiguous_format)
 
     def _ended(self, stop: int | None, limit: float | None, running: float) -> bool:
         out_of_time = limit is not None and self.progress.seconds + running >= limit
