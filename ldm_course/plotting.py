@@ -154,12 +154,22 @@ def show(figure: Figure, caption: str, stamp: str | None = None) -> None:
     plt.close(figure)
 
 
+def pixels(figure: Figure) -> np.ndarray:
+    """The figure as a picture, uint8 `(H, W, 3)`, for `widgets.pictures`."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
 def caption_html(caption: str, stamp: str | None = None) -> str:
-    """The caption and the stamp as the page's HTML; `…` marks code, the rest is plain text."""
-    parts = html.escape(caption).split("`")
-    text = "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
+    """The caption and the stamp as the page's HTML; the caption as `marked` reads it."""
     line = "" if stamp is None else f'<p class="ldm-stamp">{html.escape(stamp)}</p>'
-    return f'<p class="ldm-caption">{text}</p>{line}'
+    return f'<p class="ldm-caption">{marked(caption)}</p>{line}'
+
+
+def marked(text: str) -> str:
+    """A text as HTML: `…` marks code, the rest is plain."""
+    parts = html.escape(text).split("`")
+    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
 
 
 def save_png(path: str | os.PathLike, image: np.ndarray | torch.Tensor | Figure) -> None:

@@ -124,7 +124,7 @@ class Trainer:
                 f"x {config.accumulate} accumulated parts"
             )
         if config.compile and self.accelerator.device.type == "cuda":
-            # compiled norms keep this order, as those of eager GPUs do not; before the average is copied, which so has it
+            # compiled norms keep this order, as those of eager GPUs do not; the average, copied next, has it too
             model.to(memory_format=torch.channels_last)
         self.ema = averaged(model, config.ema_decay, self.accelerator.device)
         if config.compile:

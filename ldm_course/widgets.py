@@ -1,19 +1,24 @@
-"""Tables and one interactive figure, as plain HTML: what a page shows besides pictures (chapter 1 on).
+"""Tables, interactive figures and self-checks, as plain HTML: what a page shows besides pictures (chapter 1 on).
 
-No library and no network: a `lookup` carries all its frames with it, drawn from Python beforehand, and a few lines
-of JavaScript pick one. The same data give the same text, so that a re-run page is compared word for word.
+No library and no network: an interactive figure carries all its frames with it, drawn from Python beforehand, and a
+few lines of JavaScript pick one. The same data give the same text, so that a re-run page is compared word for word.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import html
+import io
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .plotting import CARD, NEUTRAL, caption_html
+import numpy as np
+from PIL import Image
+
+from .plotting import CARD, NEUTRAL, caption_html, marked
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -79,29 +84,81 @@ def lookup(
     which is in the markup itself, so that it is there where scripts are not.
     ValueError: a start that cannot be chosen, or a row that does not fit the head.
     """
-    first = [list(options).index(_known(start, name, options)) for name, options in controls.items()]
     frames = [frame(*setting) for setting in itertools.product(*controls.values())]
     if any(len(row) != len(head) for rows in frames for row in rows):
         raise ValueError(f"a row of the frames does not have the {len(head)} cells of the head")
+    top = "".join(_cell("th", title, title, scope="col") for title in head)
+
+    def markup(rows: list[list[str]]) -> str:
+        body = "".join(f"<tr>{''.join(_slot(i, cell) for i, cell in enumerate(row))}</tr>" for row in rows)
+        return f'<table aria-live="polite"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+
+    shown = [[[_shown(cell) for cell in row] for row in rows] for rows in frames]
+    return _explorer(controls, shown, markup, caption, start)
+
+
+def pictures(
+    controls: Mapping[str, Sequence[Any]],
+    frame: Callable[..., tuple[np.ndarray, str]],
+    caption: str,
+    start: Mapping[str, Any] | None = None,
+    width: int = 640,
+) -> HTML:
+    """A picture under sliders, with a line that reads it out; controls and `start` as for `lookup`.
+
+    `frame(*setting)` gives the picture, uint8 `(H, W, 3)` (see `plotting.grid_image` and `plotting.pixels`), and the
+    line, which is its alternative text as well. At most `width` screen pixels wide, small ones enlarged without
+    smoothing. Pictures are WebP inside the page: keep them to some tens of small ones.
+    """
+    frames = [frame(*setting) for setting in itertools.product(*controls.values())]
+    shown = [[[_image(image, words, width), html.escape(words)]] for image, words in frames]
+
+    def markup(rows: list[list[str]]) -> str:
+        image, words = rows[0]
+        return f'<div class="ldm-slot">{image}</div><p class="ldm-slot ldm-says" aria-live="polite">{words}</p>'
+
+    return _explorer(controls, shown, markup, caption, start)
+
+
+def _image(image: np.ndarray, words: str, width: int) -> str:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"a frame's picture is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "WEBP", quality=88, method=6)
+    data = base64.b64encode(file.getvalue()).decode()
+    sharp = ";image-rendering:pixelated" if image.shape[1] < width else ""
+    return f'<img src="data:image/webp;base64,{data}" alt="{html.escape(words)}" style="width:{width}px{sharp}">'
+
+
+def _explorer(
+    controls: Mapping[str, Sequence[Any]],
+    frames: Sequence[list[list[str]]],
+    markup: Callable[[list[list[str]]], str],
+    caption: str,
+    start: Mapping[str, Any] | None,
+) -> HTML:
+    """Frames, each rows of HTML cells, one for every setting of the controls in order; `markup` shows the first."""
+    first = [list(options).index(_known(start, name, options)) for name, options in controls.items()]
     cells: dict[str, int] = {}  # each text once: frames share most of theirs
-    coded = [[[cells.setdefault(_shown(cell), len(cells)) for cell in row] for row in rows] for rows in frames]
+    coded = [[[cells.setdefault(cell, len(cells)) for cell in row] for row in rows] for rows in frames]
     sizes = [len(options) for options in controls.values()]
     carried = {"cells": list(cells), "frames": coded, "sizes": sizes}
     data = json.dumps(carried, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-    name = "ldm-" + hashlib.sha256((data + caption + "".join(controls)).encode()).hexdigest()[:12]
+    name = _id(data + caption + "".join(controls))
     at = 0
     for size, index in zip(sizes, first):
         at = at * size + index
     sliders = "".join(_slider(name, i, *item, first[i]) for i, item in enumerate(controls.items()))
-    top = "".join(_cell("th", title, title, scope="col") for title in head)
-    body = "".join(f"<tr>{''.join(_slot(i, _shown(cell)) for i, cell in enumerate(row))}</tr>" for row in frames[at])
     return _html(
         f'<div id="{name}" class="ldm-lookup"><style>{_STYLE}</style>'
-        f'<form class="ldm-controls" hidden onsubmit="return false">{sliders}</form>'
-        f'<table class="ldm-frame" aria-live="polite"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+        f'<form class="ldm-controls" hidden onsubmit="return false">{sliders}</form>{markup(frames[at])}'
         f'<script type="application/json">{data}</script>'
         f'<script>({_SCRIPT})(document.getElementById("{name}"))</script></div>' + caption_html(caption)
     )
+
+
+def _id(text: str) -> str:
+    return "ldm-" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _known(start: Mapping[str, Any] | None, name: str, options: Sequence[Any]) -> Any:
@@ -120,7 +177,7 @@ def _shown(cell: str | float) -> str:
 
 
 def _slot(column: int, inner: str) -> str:
-    return f'<th scope="row">{inner}</th>' if column == 0 else f"<td>{inner}</td>"
+    return f'<th scope="row" class="ldm-slot">{inner}</th>' if column == 0 else f'<td class="ldm-slot">{inner}</td>'
 
 
 def _slider(name: str, i: int, label: str, options: Sequence[Any], value: int) -> str:
@@ -153,13 +210,15 @@ _STYLE = f"""
 .ldm-lookup thead .ldm-latent {{ color: #0067A3; }}
 .ldm-lookup td:last-child {{ width: 28%; text-align: left; }}
 .ldm-lookup .ldm-bar {{ display: block; height: 0.7rem; border-radius: 2px; background: {NEUTRAL}; }}
+.ldm-lookup img {{ display: block; max-width: 100%; height: auto; }}
+.ldm-lookup .ldm-says {{ margin: 0.5rem 0 0; font-size: 0.9rem; font-variant-numeric: tabular-nums; }}
 """.replace("\n", " ").strip()
 
 _SCRIPT = """
 function (root) {
   var data = JSON.parse(root.querySelector("script").textContent);
   var sliders = Array.from(root.querySelectorAll("input"));
-  var slots = Array.from(root.querySelectorAll("tbody th, tbody td"));
+  var slots = Array.from(root.querySelectorAll(".ldm-slot"));
   function draw() {
     var at = sliders.reduce(function (sum, s, i) { return sum * data.sizes[i] + Number(s.value); }, 0);
     data.frames[at].flat().forEach(function (cell, i) { slots[i].innerHTML = data.cells[cell]; });
@@ -171,6 +230,69 @@ function (root) {
   }
   sliders.forEach(function (s) { s.addEventListener("input", draw); });
   root.querySelector("form").hidden = false;
+  draw();
+}
+""".replace("\n", " ").strip()
+
+
+# --------------------------------------------------------------------------------------------- self-check
+
+
+def quiz(questions: Sequence[tuple[str, Sequence[tuple[str, bool, str]]]]) -> HTML:
+    """A self-check: each question with its answers, each answer (what it says, whether it is right, what to say to who
+    chose it). Choosing one shows its feedback; where scripts are not, all of it is there.
+
+    ValueError: a question without exactly one right answer, or an answer without feedback.
+    """
+    for question, answers in questions:
+        if sum(right for _, right, _ in answers) != 1 or not all(feedback.strip() for _, _, feedback in answers):
+            raise ValueError(f"{question!r} needs exactly one right answer, and feedback for each")
+    name = _id(json.dumps(questions))
+    items = "".join(_question(name, i, *entry) for i, entry in enumerate(questions))
+    return _html(
+        f'<div id="{name}" class="ldm-quiz"><style>{_QUIZ_STYLE}</style><ol>{items}</ol>'
+        f'<p class="ldm-score" aria-live="polite" hidden></p>'
+        f'<script>({_QUIZ_SCRIPT})(document.getElementById("{name}"))</script></div>'
+    )
+
+
+def _question(name: str, i: int, question: str, answers: Sequence[tuple[str, bool, str]]) -> str:
+    choices = "".join(
+        f'<label><input type="radio" name="{name}-{i}" data-right="{int(right)}"> {marked(text)}</label>'
+        f'<p class="ldm-feedback" role="status">{"Right. " if right else "No. "}{marked(feedback)}</p>'
+        for text, right, feedback in answers
+    )
+    return f"<li><fieldset><legend>{marked(question)}</legend>{choices}</fieldset></li>"
+
+
+_QUIZ_STYLE = f"""
+.ldm-quiz {{ background: {CARD}; color: {NEUTRAL}; border-radius: 6px; padding: 0.75rem; max-width: 46rem; }}
+.ldm-quiz ol {{ margin: 0; padding-left: 1.4rem; }}
+.ldm-quiz fieldset {{ border: 0; margin: 0 0 0.9rem; padding: 0; min-width: 0; }}
+.ldm-quiz legend {{ font-size: 0.95rem; font-weight: 600; color: inherit; margin: 0 0 0.25rem; float: none; }}
+.ldm-quiz label {{ display: block; margin: 0.15rem 0; font-size: 0.9rem; cursor: pointer; color: inherit; }}
+.ldm-quiz p {{ margin: 0 0 0.3rem 1.4rem; font-size: 0.85rem; color: inherit; }}
+.ldm-quiz .ldm-score {{ margin-left: 0; font-weight: 600; }}
+.ldm-quiz code {{ color: inherit; background: none; padding: 0; }}
+""".replace("\n", " ").strip()
+
+_QUIZ_SCRIPT = """
+function (root) {
+  var items = Array.from(root.querySelectorAll("fieldset"));
+  var score = root.querySelector(".ldm-score");
+  function draw() {
+    var right = 0, answered = 0;
+    items.forEach(function (item) {
+      Array.from(item.querySelectorAll("input")).forEach(function (input) {
+        input.parentElement.nextElementSibling.hidden = !input.checked;
+        answered += input.checked ? 1 : 0;
+        right += input.checked && input.dataset.right === "1" ? 1 : 0;
+      });
+    });
+    score.hidden = answered === 0;
+    score.textContent = right + " of " + items.length + " right";
+  }
+  root.addEventListener("change", draw);
   draw();
 }
 """.replace("\n", " ").strip()
