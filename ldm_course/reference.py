@@ -92,7 +92,7 @@ def _all() -> Iterator[Stage]:
         shows={"matrix products, FLOP/s": "matmul_flop_per_s.float32"},
     )
     yield Stage(
-        "speed",
+        "training-speed",
         "a training step, from float32 to compiled half precision",
         stages.speed,
         _minutes(4, 4),

@@ -165,7 +165,7 @@ def test_cost_counts_and_leaves_out_what_would_take_too_long(tmp_path, monkeypat
 
 def test_the_ladder_of_speed(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)  # which takes a minute
-    (found,) = ran(tmp_path, "speed")
+    (found,) = ran(tmp_path, "training-speed")
     names = [r["rung"] for r in found["rungs"]]
     assert names[0] == "float32" and names == ["float32", "half precision", "channels_last", "compiled"][: len(names)]
     flops = SMOKE.batch_size * unet_flops(SMOKE.unet, 32, backward=True).total
@@ -244,7 +244,7 @@ def test_the_stages_are_named_and_ordered_so_that_what_is_needed_comes_first():
         assert set(stage.minutes) == set(PROFILES)
         assert stage.expected(PROFILES["reference"]) < 660
         seen.add(name)
-    with pytest.raises(ValueError, match="no stage 'costs'; there are: cost, speed"):
+    with pytest.raises(ValueError, match="no stage 'costs'; there are: cost, training-speed"):
         find("costs")
 
 
