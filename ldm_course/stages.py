@@ -130,8 +130,8 @@ def autoencoder_of(profile: Profile, f: int) -> AutoencoderConfig:
 def cost(run: Run) -> dict:
     """A training step, a sampling step and a decoding, in pixels and in latents of f = 2, 4 and 8, at every side.
 
-    Each at batch 1 and at the largest batch that fits (a power of two, at most 1024). Peak memory is what a GPU
-    reports; on a CPU it is what the backward pass keeps. What would take too long is left out, and says so.
+    Each at batch 1 and in a large batch (a power of two, at most 1024). Peak memory is what a GPU reports; on a CPU,
+    for training, it is reckoned from what the backward pass keeps. What would take too long is left out, and says so.
     """
     rows = []
     for side in run.scale.sides:
@@ -178,14 +178,22 @@ def _cost_of_denoiser(run: Run, network: UNetConfig, side: int) -> dict:
         t = torch.zeros(batch, dtype=torch.int64, device=run.device)
         return _inference(lambda: model(x, t), run.device)
 
-    kept = None
-    if _expected(run, both) <= run.scale.call_seconds:
-        x, t = torch.randn(1, network.in_channels, side, side, device=run.device), torch.zeros(1, dtype=torch.int64)
-        kept = activation_memory(model, x, t.to(run.device)).saved
-    row["kept_for_backward"] = kept
-    row["training"] = _at_batches(run, training, both, 20 * count_parameters(model), kept)
-    row["step"] = _at_batches(run, sampling, forward, 4 * count_parameters(model), kept and kept // 4)
+    row["kept_for_backward"] = kept = _kept(run, model, both, side)
+    # weights, their gradients, two moments and the average, in float32
+    row["training"] = _at_batches(run, training, both, state=20 * count_parameters(model), each=kept)
+    row["step"] = _at_batches(run, sampling, forward)
     return row
+
+
+def _kept(run: Run, model: UNet, flops: int, side: int) -> int | None:
+    """Bytes that a picture's training keeps from the forward for the backward pass, in float32; None if too dear."""
+    if _expected(run, flops) > run.scale.call_seconds:
+        return None
+    x = torch.randn(1, model.config.in_channels, side, side, device=run.device)
+    try:
+        return activation_memory(model, x, torch.zeros(1, dtype=torch.int64, device=run.device)).saved
+    except torch.cuda.OutOfMemoryError:
+        return None
 
 
 def _cost_of_decoding(run: Run, config: AutoencoderConfig, side: int) -> dict:
@@ -197,7 +205,7 @@ def _cost_of_decoding(run: Run, config: AutoencoderConfig, side: int) -> dict:
         z = torch.randn(batch, c, here, here, device=run.device)
         return _inference(lambda: model.decode(z), run.device)
 
-    return {"flops": flops} | _at_batches(run, decoding, flops, 4 * count_parameters(model), 64 * side**2 * 4)
+    return {"flops": flops} | _at_batches(run, decoding, flops)
 
 
 def _inference(fn: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
@@ -209,32 +217,41 @@ def _inference(fn: Callable[[], Tensor], device: torch.device) -> Callable[[], T
 
 
 def _expected(run: Run, flops: int) -> float:
-    """Seconds, by a rate that small machines exceed and GPUs do a thousandfold."""
-    return flops / (3e13 if run.device.type == "cuda" else 5e10)
+    """Seconds, by a rate that is low for a large GPU, or for two cores."""
+    return flops / (1.5e14 if run.device.type == "cuda" else 5e10)
 
 
-def _at_batches(run: Run, make: Callable[[int], Callable], flops: int, state: int, each: int | None) -> dict:
-    """Seconds an image at batch 1 and at the largest batch that fits, with that batch and its peak memory."""
-    if _expected(run, flops) > run.scale.call_seconds:
-        return {"why": f"left out: about {_expected(run, flops):.0f} s a call here"}
+def _at_batches(run: Run, make: Callable[[int], Callable], flops: int, state: int = 0, each: int | None = None) -> dict:
+    """Seconds an image, alone and in a large batch: on a GPU the largest that fits, found by trying, with the peak of
+    its memory; on a CPU one as large as the time allows. There, a picture that takes `each` bytes, beside `state` for
+    all of them, fits as often as `Scale.memory` says.
+    """
+    expected, found = _expected(run, flops), {}
+    if expected > run.scale.call_seconds:
+        return {"why": f"left out: about {expected:.0f} s a call here"}
     if run.device.type == "cuda":
-        fits, peak = _largest_batch(make)
+        batch, peak = _largest_batch(make)
+        found = {"largest_batch": batch, "peak_bytes": peak}
     else:
-        room = max(1, int((run.scale.memory - state) / max(each or 1, 1)))
-        slow = max(1, int(run.scale.call_seconds / 4 / _expected(run, flops)))
-        fits, peak = 2 ** int(math.log2(min(room, 1024))), None
-        peak = state + fits * (each or 0)
-    measured = fits if run.device.type == "cuda" else min(fits, 2 ** int(math.log2(slow)), 64)
-    timings = {b: _timed(make(b), run) for b in sorted({1, measured})}
-    return {
-        "largest_batch": fits,
-        "peak_bytes": peak,
-        "batch": measured,
-        "seconds_image": timings[measured].median / measured,
-        "spread": [timings[measured].low / measured, timings[measured].high / measured],
+        batch = _power(min(64, max(1, run.scale.call_seconds / 4 / expected)))
+        if each:
+            fits = _power(min(1024, (run.scale.memory - state) / each))
+            batch, found = min(batch, fits), {"largest_batch": fits, "peak_bytes": state + fits * each}
+    if not batch:
+        return {"why": "left out: not even one picture fits into the memory"}
+    timings = {b: _timed(make(b), run) for b in sorted({1, batch})}
+    return found | {
+        "batch": batch,
+        "seconds_image": timings[batch].median / batch,
+        "spread": [timings[batch].low / batch, timings[batch].high / batch],
         "seconds_alone": timings[1].median,
-        "flop_per_s": flops * measured / timings[measured].median,
+        "flop_per_s": flops * batch / timings[batch].median,
     }
+
+
+def _power(most: float) -> int:
+    """The largest power of two up to `most`; 0 where there is none."""
+    return 2 ** int(math.log2(most)) if most >= 1 else 0
 
 
 def _timed(fn: Callable, run: Run) -> Timing:
@@ -257,8 +274,6 @@ def _largest_batch(make: Callable[[int], Callable]) -> tuple[int, int]:
         batch *= 2
     gc.collect()
     torch.cuda.empty_cache()
-    if not found[0]:
-        raise ValueError("not even one picture fits into this GPU's memory")
     return found
 
 
