@@ -152,24 +152,28 @@ def _signed(s: float) -> str:
 
 
 def quality_against_seconds(record: dict) -> Figure:
-    """FD-E against seconds a picture, a point for each row of the sampling table, over the noise floor."""
+    """FD-E against seconds a picture, a mark for each row of the sampling table: open where it is of fewer pictures,
+    which do not compare with the others. Pixels are named below their marks, latents above."""
     rows = record["results"]["sampling"]
     batch = max(rows[0]["seconds_picture"], key=int)
+    most = max(r["quality"]["n_generated"] for r in rows)
     with plt.rc_context(plotting.STYLE):
         figure, axes = plt.subplots(figsize=(7, 3.6))
-        for space in ("pixel", "latent"):
-            mine = [r for r in rows if r["space"] == space]
-            x = [r["seconds_picture"][batch] for r in mine]
-            y = [r["quality"]["fd_e"] for r in mine]
-            marker = "o" if space == "pixel" else "s"
-            axes.scatter(x, y, s=50, color=plotting.COLOURS[space], label=space, marker=marker)
-            for r, a, b in zip(mine, x, y):
-                text = f"{r['method'].upper()} {r['steps']} (n={r['quality']['n_generated']})"
-                axes.annotate(text, (a, b), (6, 4), textcoords="offset points", fontsize=8)
+        for space, marker, above in (("pixel", "o", -1), ("latent", "s", 1)):
+            for r in (r for r in rows if r["space"] == space):
+                at, n = (r["seconds_picture"][batch], r["quality"]["fd_e"]), r["quality"]["n_generated"]
+                fill = plotting.COLOURS[space] if n == most else "none"
+                axes.scatter(*at, s=50, marker=marker, facecolors=fill, edgecolors=plotting.COLOURS[space])
+                words, side = f"{r['method'].upper()}\n{r['steps']}", "bottom" if above > 0 else "top"
+                place = {"textcoords": "offset points", "ha": "center", "va": side, "fontsize": 8, "linespacing": 1}
+                axes.annotate(words, at, (0, 7 * above), color=plotting.COLOURS[space], **place)
+        for n, fill in sorted({(r["quality"]["n_generated"], r["quality"]["n_generated"] == most) for r in rows}):
+            axes.scatter([], [], s=50, facecolors=plotting.NEUTRAL if fill else "none", edgecolors=plotting.NEUTRAL)
+            axes.collections[-1].set_label(f"of {n} pictures")
         axes.set(xscale="log", xlabel=f"seconds a picture, batch {batch}", ylabel="FD-E, lower is better")
-        axes.set_ylim(0, None)
+        axes.set_ylim(0, 1.25 * max(r["quality"]["fd_e"] for r in rows))
         axes.margins(x=0.2)
-        axes.legend()
+        axes.legend(loc="lower right")
     plt.close(figure)
     return figure
 
