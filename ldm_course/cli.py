@@ -1,4 +1,4 @@
-"""The command line, `ldm-course`: compare, train, sample, evaluate, cost, reference, data, doctor.
+"""The command line, `ldm-course`: compare, train, sample, evaluate, cost, reference, claims, data, doctor.
 
 Each command is a thin layer over the package. A mistake in what was typed, or in a file, is one line on standard
 error and exit code 2.
@@ -118,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--profile", help="whose sizes to take (default: reference with a GPU, cpu without)")
     p.add_argument("--out", type=Path, default=Path("runs/reference"), help="folder for records, weights and states")
     p.add_argument("--publish", action="store_true", help="also put records, and small weights, into the course's own")
+
+    p = command("claims", claims, "the ledger: each claim under test, and its verdict by the stored records")
+    p.add_argument("--chapter", type=int, help="only the claims of this chapter, 1 to 10")
 
     p = command("data", data, "say what a data set holds, and draw some of it")
     _data_options(p)
@@ -367,6 +370,16 @@ def reference(args: argparse.Namespace) -> int:
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
+
+
+def claims(args: argparse.Namespace) -> int:
+    """`ldm-course claims`."""
+    from .claims import as_text
+
+    if args.chapter not in (None, *range(1, 11)):
+        raise ValueError(f"--chapter {args.chapter}; expected 1 to 10")
+    print(as_text(args.chapter))
+    return 0
 
 
 def data(args: argparse.Namespace) -> int:

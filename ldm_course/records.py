@@ -295,13 +295,17 @@ def load_record(name: str, folder: str | os.PathLike | None = None) -> dict[str,
     return record
 
 
+class NotRecorded(ValueError):
+    """There is no record of a stage, on any kind of machine."""
+
+
 def recorded(stage: str) -> dict[str, Any]:
     """The stored record of a reference stage, from the largest kind of machine that it was run on: the profile
-    `reference`, else `gpu`, else `cpu`. ValueError: it was run on none."""
+    `reference`, else `gpu`, else `cpu`. NotRecorded: it was run on none."""
     names = list_records()
     found = next((n for n in (f"{stage}-{profile}" for profile in ("reference", "gpu", "cpu")) if n in names), None)
     if found is None:
-        raise ValueError(f"{stage} has not been recorded yet; run: ldm-course reference --stage {stage} --publish")
+        raise NotRecorded(f"{stage} has not been recorded yet; run: ldm-course reference --stage {stage} --publish")
     return load_record(found)
 
 
