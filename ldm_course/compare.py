@@ -105,7 +105,7 @@ def compare(
 
     say("measuring: seconds and bytes, then pictures")
     results = {
-        "data": {k: getattr(setting.train, k) for k in ("name", "size", "source")}
+        "data": {k: getattr(setting.train, k) for k in ("name", "size")}
         | {"train": len(setting.train), "test": len(setting.test)},
         "budget_seconds": setting.budget,
         "training_precision": config.native_precision(setting.device),

@@ -144,7 +144,8 @@ def _compare(run: Run, data: str) -> dict:
     out = run.folder
     record = compare(data, run.profile, out=out, command=f"ldm-course reference --stage {run.stage}")
     shutil.copy(out / "quality.png", run.picture)
-    return record["results"]
+    data = record["results"]["data"] | {"source": record["data_source"]}
+    return record["results"] | {"data": data}
 
 
 STAGES = {stage.name: stage for stage in _all()}

@@ -145,6 +145,14 @@ def test_a_model_that_copies_is_nearer_than_new_pictures():
     assert copied < 1e-3 < new
 
 
+def test_the_comparison_is_a_stage(trained):
+    (found,) = ran(trained, "compare-cifar10-32")
+    record = load_record("compare-cifar10-32-smoke", trained / "records")
+    assert record["kind"] == "compare" and record["data_source"] == "scenes that stand in for CIFAR-10"
+    assert [row["match"] for row in found["matched"]] == ["images", "flops", "denoiser_seconds", "all_seconds"]
+    assert (trained / "records" / "compare-cifar10-32-smoke.png").is_file()
+
+
 def test_cost_counts_and_leaves_out_what_would_take_too_long(tmp_path, monkeypatch):
     small = stages.Scale(images=1, compile=False, sides=(32, 512), call_seconds=0.5, memory=2**26)
     monkeypatch.setitem(stages.SCALES, "smoke", small)
