@@ -352,10 +352,16 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
 
 
+def place(record: Mapping[str, Any]) -> str:
+    """The machine of a run: its GPU, or its CPU and how many threads it took."""
+    had = record["machine"]
+    threads = "1 thread" if had["threads"] == 1 else f"{had['threads']} threads"
+    return had.get("gpu") or f"{had['cpu']} ({threads})"
+
+
 def stamp(record: Mapping[str, Any]) -> str:
     """The line beside a stored number: recorded on 2025-03-01, on Tesla T4, in 4 min, from commit 1a2b3c4."""
-    had = record["machine"]
-    where = had.get("gpu") or f"{had['cpu']} ({had['threads']} threads)"
+    where = place(record)
     if record["commit"] == "unknown":
         code = f"from version {record['versions'].get('ldm_course')}"
     else:

@@ -22,7 +22,7 @@ from . import stages
 from .compare import compare
 from .config import Profile
 from .features import default_device
-from .records import code_state, duration, figure, home, load_record, make_record, save_record, written_whole
+from .records import code_state, duration, figure, home, load_record, make_record, place, save_record, written_whole
 from .stages import Run, record_name
 
 SMALL = 4 * 2**20  # bytes: larger weights stay out of the repository
@@ -174,11 +174,9 @@ def status(profile: Profile, out: Path) -> list[str]:
         if record is None:
             text = f"missing, about {duration(stage.expected(profile))}"
         else:
-            m = record["machine"]
-            on = m["gpu"] or f"{m['cpu']}, {m['threads']} threads"
             shown = ", ".join(f"{k} {_short(figure(record, f'results.{at}'))}" for k, at in (stage.shows or {}).items())
             code = record["commit"][:7] + ("*" if record["dirty"] else "")
-            text = f"done {record['date'][:10]}, {on}, {duration(record['seconds'])}, {code}: {shown}"
+            text = f"done {record['date'][:10]}, {place(record)}, {duration(record['seconds'])}, {code}: {shown}"
         lines.append(f"{stage.name:32} {text}")
     missing = [s for s in STAGES.values() if known_record(s, profile, out) is None]
     total = duration(sum(s.expected(profile) for s in missing)) if missing else "nothing"

@@ -37,32 +37,40 @@ def si(number: float, unit: str = "") -> str:
     return f"{shown} {prefix}{unit}".rstrip()
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", stamp: str | None = None) -> HTML:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    caption: str = "",
+    stamp: str | None = None,
+    *,
+    words: Sequence[int] = (),
+) -> HTML:
     """A table whose first column names the rows; a column headed "pixel" or "latent" has that space's colour.
 
-    Cells are shown as `str` gives them. `caption` and `stamp` stand beneath, as under a figure (`plotting.show`).
+    Cells are shown as `str` gives them, numbers in line on the right; the columns `words` (0 is the first) hold text,
+    and begin at the left. `caption` and `stamp` stand beneath, as under a figure (`plotting.show`).
     ValueError: a row that is longer or shorter than the head.
     """
     for row in rows:
         if len(row) != len(head):
             raise ValueError(f"a row has {len(row)} cells under a head of {len(head)}; give one for each")
-    top = "".join(_cell("th", name, name, scope="col") for name in head)
-    body = "".join(_table_row(row) for row in rows)
+    top = "".join(_cell("th", name, name, scope="col", left=i in words) for i, name in enumerate(head))
+    body = "".join(_table_row(row, words) for row in rows)
     text = f'<table class="table"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
     return _html(text + (caption_html(caption, stamp) if caption or stamp else ""))
 
 
-def _table_row(row: Sequence[object]) -> str:
+def _table_row(row: Sequence[object], words: Sequence[int]) -> str:
     first, *others = row
-    cells = "".join(_cell("td", cell) for cell in others)
+    cells = "".join(_cell("td", cell, left=i in words) for i, cell in enumerate(others, 1))
     return f"<tr>{_cell('th', first, scope='row')}{cells}</tr>"
 
 
-def _cell(tag: str, text: object, column: str = "", scope: str = "") -> str:
+def _cell(tag: str, text: object, column: str = "", scope: str = "", left: bool = False) -> str:
     has = f' scope="{scope}"' if scope else ""
     colour = next((c for word, c in _CLASSES.items() if column.split(",")[0] == word), "")
     has += f' class="{colour}"' if colour else ""
-    align = "left" if scope == "row" or (scope and not column) else "right"
+    align = "left" if left or scope == "row" or (scope and not column) else "right"
     return f'<{tag}{has} style="text-align: {align}">{html.escape(str(text))}</{tag}>'
 
 

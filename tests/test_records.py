@@ -204,6 +204,8 @@ def test_the_stamp_says_when_where_how_long_and_from_which_code():
     }
     record["machine"] = {"cpu": "A CPU", "threads": 2, "gpu": None}
     assert stamp(record) == "recorded on 2025-03-01, on A CPU (2 threads), in 4 min 05 s, from commit 1a2b3c4"
+    record["machine"]["threads"] = 1
+    assert "on A CPU (1 thread), in" in stamp(record)
     record["machine"]["gpu"] = "Tesla T4"
     assert "on Tesla T4, in" in stamp(record)
     assert stamp(record | {"dirty": True}).endswith("from commit 1a2b3c4 with changes")

@@ -50,6 +50,13 @@ def test_a_table_refuses_a_row_that_does_not_fit():
         table(["a", "b"], [["x"]])
 
 
+def test_words_begin_at_the_left_and_numbers_end_at_the_right():
+    made = table(["", "n", "why"], [["a", 1, "since"]], words=(2,)).data
+    assert [has["style"] for tag, has in Tags(made).found if tag in ("th", "td")] == [
+        f"text-align: {side}" for side in ("left", "right", "left", "left", "right", "left")
+    ]
+
+
 def test_a_lookup_carries_every_frame_and_starts_where_it_is_told():
     made = lookup(
         {"a": (1, 2), "b": ("x", "y", "z")},
