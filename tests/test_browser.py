@@ -1,0 +1,99 @@
+"""The built book in a real browser: no error, nothing from elsewhere, no sideways scrolling, and every figure moves.
+
+Needs a Chromium on the machine (`apt-get install chromium`), and is left out where there is none.
+"""
+
+import shutil
+
+import pytest
+from test_book import ROOT, build  # the same book, built once more
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("browser") / "source"
+    for name in ("book", "assets", "chapters"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder)
+    return build(folder)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync = pytest.importorskip("playwright.sync_api")
+    with sync.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+def pages():
+    found = [*ROOT.glob("book/*.md"), *ROOT.glob("book/*.ipynb"), *ROOT.glob("chapters/*.ipynb")]
+    return sorted(f"{path.parent.name}/{path.stem}.html" for path in found)
+
+
+def opened(browser, built, page, width):
+    """The page, and what went wrong while it was opened."""
+    tab, wrong = browser.new_page(viewport={"width": width, "height": 900}), []
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    tab.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
+    tab.goto(f"file://{built}/{page}", wait_until="load")
+    return tab, wrong
+
+
+@pytest.mark.parametrize("page", pages())
+def test_a_page_opens_without_an_error_and_fits(browser, built, page):
+    for width in (390, 1280):
+        tab, wrong = opened(browser, built, page, width)
+        assert wrong == []
+        over = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert over <= 0, f"{page} can be scrolled sideways by {over} px at {width}"
+        tab.close()
+
+
+@pytest.mark.parametrize("page", pages())
+def test_each_interactive_figure_follows_its_sliders(browser, built, page):
+    tab, wrong = opened(browser, built, page, 1280)
+    for figure in tab.query_selector_all(".ldm-lookup"):
+
+        def frame(figure=figure):
+            return [slot.inner_html() for slot in figure.query_selector_all(".ldm-slot")]
+
+        seen = {tuple(frame())}
+        for slider in figure.query_selector_all("input"):
+            options = slider.evaluate("s => JSON.parse(s.dataset.options)")
+            for at in (0, len(options) - 1):
+                slider.evaluate("(s, v) => { s.value = v; s.dispatchEvent(new Event('input')); }", at)
+                assert slider.evaluate("s => s.nextElementSibling.textContent") == options[at]
+                assert slider.get_attribute("aria-valuetext") == options[at]
+                seen.add(tuple(frame()))
+        assert len(seen) > 1, "the figure does not change"
+        assert all(any(cells) for cells in seen), "an empty frame"
+    assert wrong == []
+    tab.close()
+
+
+@pytest.mark.parametrize("page", pages())
+def test_each_self_check_answers(browser, built, page):
+    tab, wrong = opened(browser, built, page, 1280)
+    for check in tab.query_selector_all(".ldm-quiz"):
+        assert not any(p.is_visible() for p in check.query_selector_all(".ldm-feedback"))
+        questions = check.query_selector_all("fieldset")
+        for question in questions:
+            for radio in question.query_selector_all("input"):
+                radio.check()
+                shown = [p for p in question.query_selector_all(".ldm-feedback") if p.is_visible()]
+                assert len(shown) == 1
+                word = "Right. " if radio.get_attribute("data-right") == "1" else "No. "
+                assert shown[0].inner_text().startswith(word)
+            question.query_selector("input[data-right='1']").check()
+        assert check.query_selector(".ldm-score").inner_text() == f"{len(questions)} of {len(questions)} right"
+    assert wrong == []
+    tab.close()
