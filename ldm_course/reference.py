@@ -24,6 +24,7 @@ from .config import Profile
 from .features import default_device
 from .records import code_state, duration, figure, home, load_record, make_record, place, save_record, written_whole
 from .stages import Run, record_name
+from .widgets import si
 
 SMALL = 4 * 2**20  # bytes: larger weights stay out of the repository
 ALL_WEIGHTS = 24 * 2**20  # bytes of all the repository's weights together
@@ -185,7 +186,7 @@ def status(profile: Profile, out: Path) -> list[str]:
 
 
 def _short(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if abs(value) < 1000 else si(value)
 
 
 def run_stages(
