@@ -282,7 +282,7 @@ def _grows(seen: Evidence) -> Finding:
     return Finding(
         REFINED if last[1] > (1 + TIE) * first[1] else REFUTED,
         f"a sampling step, f = 4: {first[1]:.1f}x at {first[0]}, {last[1]:.0f}x at {last[0]}",
-        "A constant cannot be why. Attention on large grids is, and idle small kernels; kept on small grids, f² is left.",
+        "A constant cannot be why: attention on large grids is, and idle small kernels. Without both, f² is left.",
     )
 
 
