@@ -218,15 +218,15 @@ def end_row(label: str, record: Record) -> list[str]:
 
 
 def overfitting(runs: Mapping[str, Record]) -> Figure:
-    """Held-out over training loss, and how near to training pictures the generated ones are, on the way."""
+    """Held-out over training loss, and the nearest training picture's distance over the nearest held-out one's."""
     figure, (left, right) = _drawn(2, figsize=(7.6, 3.2))
     for label, record in runs.items():
         points = record["results"]["points"]
         epochs = [p["images"] / record["results"]["data"]["train"] for p in points]
         line = {"color": _colour(label), "marker": "o", "ms": 3, "lw": 1.4, "label": label}
         left.plot(epochs, [p["loss_test"] / p["loss_train"] for p in points], **line)
-        right.plot(epochs, [p["nearest"] / p["nearest_of_new_pictures"] for p in points], **line)
-    for axes, words in ((left, "loss: held-out / training"), (right, "nearest training picture: drawn / new")):
+        right.plot(epochs, [p["nearest_train"] / p["nearest_test"] for p in points], **line)
+    for axes, words in ((left, "loss: held-out / training"), (right, "nearest picture: training / held-out")):
         axes.axhline(1, color=plotting.NEUTRAL, lw=0.8)
         axes.set(xscale="log", xlabel="epochs", ylabel=words)
     left.legend()

@@ -534,10 +534,11 @@ def _made(trainer: Trainer, space, count: int, steps: int, seed: int = 0) -> Ten
 
 
 def _overfitting(space, trainer: Trainer, train: Pictures, test: Pictures, p: Profile) -> Callable[[Tensor], dict]:
-    """What tells learning from copying: the loss on seen and on held-out pictures, and nearest training pictures.
+    """What tells learning from copying: the loss on seen and on held-out pictures, and the nearest of either.
 
-    The losses are of the same times and noises for both. The distances are medians, in feature space, from generated
-    and from held-out pictures to the training set: a model that copies comes nearer to it than new pictures do.
+    The losses are of the same times and noises for both. The distances are medians in feature space, from generated
+    pictures to the nearest training picture, and to the nearest of as many held-out ones: a model that copies is nearer
+    to what it was trained on. Both fall alike where pictures are blurred, which so are near to everything.
     """
     count, device = min(4 * p.eval_count, len(train), len(test)), trainer.accelerator.device
     sets = {"train": train, "test": test}
@@ -545,9 +546,8 @@ def _overfitting(space, trainer: Trainer, train: Pictures, test: Pictures, p: Pr
         sets = {k: encode_pictures(space.autoencoder, v) for k, v in sets.items()}
     objective = trainer.objective
     losses = {k: DenoisingObjective(v, objective.schedule, PREDICTION).to(device) for k, v in sets.items()}
-    known = evaluation.as_features(train)
-    new = evaluation.as_features(test.images[: p.eval_count])
-    of_new = evaluation.nearest_neighbours(new, known, space="features").distance.median().item()
+    size = min(len(train), len(test))
+    known = {name: evaluation.as_features(part.images[:size]) for name, part in (("train", train), ("test", test))}
 
     @torch.no_grad()
     def judge(made: Tensor) -> dict:
@@ -558,8 +558,11 @@ def _overfitting(space, trainer: Trainer, train: Pictures, test: Pictures, p: Pr
                 rng = BatchRandom(7, i, len(part), slice(0, len(part)), device)
                 parts += [loss(model, part, rng)["loss"].item()] * len(part)
             found[f"loss_{name}"] = sum(parts) / len(parts)
-        near = evaluation.nearest_neighbours(evaluation.as_features(made), known, space="features")
-        return found | {"nearest": near.distance.median().item(), "nearest_of_new_pictures": of_new}
+        features = evaluation.as_features(made)
+        for name, those in known.items():
+            near = evaluation.nearest_neighbours(features, those, space="features")
+            found[f"nearest_{name}"] = near.distance.median().item()
+        return found
 
     return judge
 
