@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from . import plotting
 from .records import duration
@@ -56,6 +57,7 @@ def progress(runs: Mapping[str, Record]) -> Figure:
                 axes.plot([p[key] + paid for p in points], fd, ":", color=_colour(label), lw=1.2)
             axes.axhline(points[-1]["quality"]["fd_e_floor"], color=plotting.CLAIMED, lw=0.8)
         axes.set(xscale="log", xlabel=words)
+        axes.xaxis.set_minor_formatter(NullFormatter())  # less than two decades would label every tick
     panels[0].set_ylabel("FD-E, lower is better")
     panels[0].set_ylim(0, None)
     panels[0].legend(fontsize=8)
