@@ -94,7 +94,12 @@ def ratios(pixel: Record | None, latent: Record | None, cost: Record | None, com
     if one and four:
         found["step"] = one["step"]["seconds_image"] / four["step"]["seconds_image"]
         found["memory"] = one["kept_for_backward"] / four["kept_for_backward"]
-        found["batch"] = four["training"]["largest_batch"] / one["training"]["largest_batch"]
+    both = {
+        side for side, f in rows if all("largest_batch" in rows.get((side, g), {}).get("training", {}) for g in (1, 4))
+    }
+    side = max(both, default=0)
+    if both:
+        found["batch"] = rows[side, 4]["training"]["largest_batch"] / rows[side, 1]["training"]["largest_batch"]
     if compare:
         table = {(r["space"], r["steps"]): r for r in compare["results"]["sampling"] if r["method"] == "ddim"}
         batch = max(table["pixel", 50]["seconds_picture"], key=int)
@@ -108,7 +113,7 @@ def ratios(pixel: Record | None, latent: Record | None, cost: Record | None, com
         "sample at 256": "50 steps and decoding, 256 a side",
         "sample at 512": "50 steps and decoding, 512 a side",
         "memory": "kept for the backward pass, an image",
-        "batch": "largest batch that fits (latent / pixel)",
+        "batch": f"largest batch that fits, {side} a side (latent / pixel)",
     }
     columns = (CLAIMED, PUBLISHED, found)
     return [[text, *("–" if (v := c.get(key)) is None else f"{v:.2g}x" for c in columns)] for key, text in says.items()]
