@@ -324,7 +324,11 @@ def _minutes(seen: Evidence) -> Finding:
     )
 
 
-claim("C3.6", "The VAE keeps the semantic content in spite of the compression.", "probes, chapter 4")(None)
+claim(
+    "C3.6",
+    "The VAE keeps the semantic content in spite of the compression.",
+    "chapter 4 measures it as it runs; nothing of it is recorded yet",
+)(None)
 
 # ----------------------------------------------------------------------------- 4 perceptual compression
 
@@ -334,7 +338,7 @@ for _id, _says in {
     "C4.3": "The autoencoder takes away perceptually irrelevant detail and leaves semantic features.",
     "C4.4": "The diffusion model learns layout, and the decoder restores texture: a separation of concerns.",
 }.items():
-    claim(_id, _says, "spectra, rates and probes, chapter 4")(None)
+    claim(_id, _says, "chapter 4 measures it as it runs; nothing of it is recorded yet")(None)
 
 
 @claim(
