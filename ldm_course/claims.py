@@ -576,19 +576,12 @@ def _helps(seen: Evidence) -> Finding:
 
 # ------------------------------------------------------------------------------------------- the ledger
 
-HEAD = ["claim", "asserted", "verdict", "found", "what holds", "records"]
-
 
 def ledger(chapter: int | None = None) -> Iterator[tuple[Claim, Finding]]:
     """Every claim, or those of one chapter, with its finding."""
     for each in CLAIMS.values():
         if chapter is None or each.id.startswith(f"C{chapter}."):
             yield each, each.judge()
-
-
-def rows(chapter: int | None = None) -> list[list[str]]:
-    """The ledger as rows under HEAD."""
-    return [[c.id, c.says, f.verdict, f.found, f.holds, ", ".join(f.sources)] for c, f in ledger(chapter)]
 
 
 def as_text(chapter: int | None = None) -> str:
