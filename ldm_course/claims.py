@@ -25,7 +25,8 @@ from .schedules import make_schedule
 CONFIRMED, REFINED, REFUTED = "confirmed", "refined", "refuted"
 NOT_HERE, NOT_YET = "not testable here", "not measured yet"
 ORDER = (CONFIRMED, REFINED, REFUTED, NOT_HERE, NOT_YET)
-TIE = 0.1  # a difference of less is none
+TIE = 0.1  # a ratio nearer to another than that is the same
+SCATTER = 2.0  # standard deviations below which a difference of distances is none
 PIXEL, LATENT, FIRST = UNetConfig(), UNetConfig().for_channels(4), AutoencoderConfig()  # the course's standard networks
 
 
@@ -111,7 +112,7 @@ def gain(before: dict, after: dict) -> float | None:
     if before["n_generated"] != after["n_generated"]:
         return None
     change = before["kd_e"] - after["kd_e"]
-    return change if abs(change) > 2 * math.hypot(before["kd_e_std"], after["kd_e_std"]) else None
+    return change if abs(change) > SCATTER * math.hypot(before["kd_e_std"], after["kd_e_std"]) else None
 
 
 def _sampled(results: dict, space: str, method: str, steps: int) -> dict:
@@ -529,7 +530,7 @@ for _id, _says in {
 def _kept(seen: Evidence) -> Finding:
     q = seen.results("autoencoder-cifar10-32-f4")["variants"]["perceptual"]["reconstruction"]
     excess = q["kd_e"] - q["kd_e_floor"]
-    lost = excess > 2 * math.hypot(q["kd_e_std"], q["kd_e_floor_std"])
+    lost = excess > SCATTER * math.hypot(q["kd_e_std"], q["kd_e_floor_std"])
     return Finding(
         REFUTED if lost else CONFIRMED,
         f"KD-E of reconstructions {q['kd_e']:.2f}, floor {q['kd_e_floor']:.2f}, {q['n_generated']} pictures",

@@ -6,11 +6,11 @@ alike. A figure takes records by the label that they are to have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from . import plotting
 from .records import duration
@@ -76,9 +76,11 @@ def losses(runs: Mapping[str, Record]) -> Figure:
     return figure
 
 
-def ratios(pixel: Record | None, latent: Record | None, cost: Record | None, compare: Record | None) -> list[list[str]]:
+def ratios(
+    pixel: Record | None, latent: Record | None, cost: Record | None, compare: Record | None
+) -> list[tuple[str, float | None, float | None, float | None]]:
     """Rows (what, claimed, published, recorded) of pixel over latent, from a pair of denoisers, the cost stage and the
-    comparison; None where a record is missing."""
+    comparison; None where nothing is claimed or published, or a record is missing."""
     found = dict.fromkeys(("epoch", "epoch, autoencoder included", "step", "memory", "batch"))
     if pixel and latent:
         p, z = (r["results"]["training"] for r in (pixel, latent))
@@ -116,7 +118,30 @@ def ratios(pixel: Record | None, latent: Record | None, cost: Record | None, com
         "batch": f"largest batch that fits, {side} a side (latent / pixel)",
     }
     columns = (CLAIMED, PUBLISHED, found)
-    return [[text, *("–" if (v := c.get(key)) is None else f"{v:.2g}x" for c in columns)] for key, text in says.items()]
+    return [(text, *(column.get(key) for column in columns)) for key, text in says.items()]
+
+
+def ratio_table(rows: Sequence[tuple]) -> list[list[str]]:
+    """The rows of `ratios` as a table's cells."""
+    return [[text, *("–" if v is None else f"{v:.2g}x" for v in values)] for text, *values in rows]
+
+
+def ratio_figure(rows: Sequence[tuple]) -> Figure:
+    """The rows of `ratios` on one logarithmic axis: a mark for what is claimed, published and recorded."""
+    figure, (axes,) = _drawn(1, figsize=(7.6, 0.42 * len(rows) + 0.9))
+    columns = (("claimed", "X", plotting.CLAIMED), ("published", "D", plotting.NEUTRAL))
+    for i, (name, marker, colour) in enumerate((*columns, ("recorded", "o", plotting.RECORDED)), 1):
+        found = [(row[i], at) for at, row in enumerate(rows) if row[i] is not None]
+        if found:
+            axes.plot(*zip(*found), marker, color=colour, ms=8 if name == "claimed" else 6, label=name)
+    axes.axvline(1, color=plotting.NEUTRAL, lw=0.8)
+    axes.set(xscale="log", xlabel="pixel / latent: right of the line the latent is cheaper")
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}x"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.invert_yaxis()
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.13), ncols=3)
+    return figure
 
 
 def _whole_sample(pixel: Record | None, latent: Record | None, steps: int = 50) -> float | None:

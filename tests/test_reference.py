@@ -99,13 +99,17 @@ def test_ratios_are_pixel_over_latent_and_blank_where_nothing_was_measured():
         return row | {"training": {"largest_batch": 2 * f}} | ({"decode": {"seconds_image": decode}} if decode else {})
 
     rows = [cost_row(32, 1, 0.8), cost_row(32, 4, 0.1, decode=5.0), cost_row(256, 1, 9.0)]
-    shown = {row[0]: row[1:] for row in reference_report.ratios(None, None, {"results": {"rows": rows}}, None)}
+    found = reference_report.ratios(None, None, {"results": {"rows": rows}}, None)
+    shown = {row[0]: row[1:] for row in reference_report.ratio_table(found)}
     assert shown["a sampling step, 32 a side"] == ["12x", "–", "8x"]
     assert shown["50 steps and decoding, 32 a side"] == ["0.29x", "–", "4x"]  # 40 s over 5 + 5
     assert shown["50 steps and decoding, 256 a side"] == ["–", "3.7x", "–"]
     assert shown["kept for the backward pass, an image"][2] == "16x"
     assert shown["largest batch that fits, 32 a side (latent / pixel)"] == ["–", "5.7x", "4x"]
     assert shown["training, seconds an image"] == ["1.3x", "2.7x", "–"]
+    (axes,) = reference_report.ratio_figure(found).axes
+    marks = {line.get_label(): list(line.get_xdata()) for line in axes.get_lines()}
+    assert marks["recorded"] == pytest.approx([8, 4, 16, 4]) and marks["claimed"][1] == 12
 
 
 def test_each_autoencoder_has_one_loss_more_than_the_one_before(trained):
