@@ -2,8 +2,8 @@
 
 An author writes `make_schedule`, `samplers.sample` or `make_schedule("cosine")` as inline code, and nothing else. A
 plain word such as `sample` might mean other things, so it is taken for a name only where the page imports it, or, on
-the API pages, in the module that has it. What stands in headings, in the heads of tables and in links is left alone, and
-so is a name that two modules share.
+the API pages, in the module that has it. What stands in headings, in the heads of tables and in links is left alone,
+and so is a name that two modules share.
 
 The package's docstrings are plain text with `code` in single backticks; here they are made fit for reStructuredText.
 """
