@@ -3,11 +3,13 @@
 One copy of the book is built twice: without a run of this machine, and with one.
 """
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,7 +17,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+from ldm_course import checkpoints
+from ldm_course.config import UNetConfig
 from ldm_course.plotting import grid_image, save_png
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +49,7 @@ class Page(HTMLParser):
     def __init__(self, path):
         super().__init__()
         self.loads, self.links, self.ids, self.pictures, self.text, self.headings = [], [], set(), [], "", []
+        self.anchors, self._within = [], None  # (what is written, the link's attributes)
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
@@ -55,6 +61,7 @@ class Page(HTMLParser):
             self.headings.append(tag)
         if tag == "a":
             self.links.append(has.get("href"))
+            self._within = ("", has)
         elif tag == "link":
             if not {"next", "prev", "search", "index", "author", "canonical"} & set((has.get("rel") or "").split()):
                 self.loads.append(has.get("href"))
@@ -66,6 +73,13 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+        if self._within:
+            self._within = (self._within[0] + data, self._within[1])
+
+    def handle_endtag(self, tag):
+        if tag == "a" and self._within:
+            self.anchors.append(self._within)
+            self._within = None
 
 
 def build(folder):
@@ -216,3 +230,127 @@ def test_your_machine_shows_the_run(source, built):
     samples = [picture for picture in page.pictures if picture["alt"] == "Samples from both"]
     assert len(samples) == 1
     assert (built / "book" / samples[0]["src"]).is_file()
+
+
+# ------------------------------------------------------------------------- links that the book puts by itself
+
+
+def anchors(book, page, kind):
+    """The links of one kind on a page: what is written -> where it leads."""
+    found = {}
+    for words, has in book[page].anchors:
+        if kind in (has.get("class") or "").split():
+            assert words not in found, f"{page} links {words!r} twice"
+            found[words] = has["href"]
+    return found
+
+
+def test_the_first_mention_of_a_name_leads_to_its_entry(book):
+    links = anchors(book, "chapters/00_diffusion.html", "ldm-api")
+    assert links["add_noise"] == "../book/api_diffusion.html#ldm_course.schedules.add_noise"
+    assert links["sample"] == "../book/api_diffusion.html#ldm_course.samplers.sample"  # not the command of that name
+    assert links['make_schedule("cosine", shift=2)'].endswith("#ldm_course.schedules.make_schedule")
+    assert book["chapters/00_diffusion.html"].text.count("add_noise") > 1  # and only the first is a link
+    assert "compare" not in anchors(book, "book/how_to_use.html", "ldm-api")  # a word that the page does not import
+
+
+def test_the_first_use_of_a_word_leads_to_the_glossary(book):
+    for page in book:
+        links = anchors(book, page, "ldm-term")
+        assert bool(links) == page.startswith("chapters/"), page
+        assert all(address.startswith("../book/glossary.html#term-") for address in links.values())
+        leads = list(links.values())
+        assert len(leads) == len(set(leads)), page
+    assert anchors(book, "chapters/02_results.html", "ldm-term")["epochs"].endswith("#term-Epoch")
+    assert anchors(book, "chapters/02_results.html", "ldm-term")["latent diffusion"].endswith("#term-Latent-diffusion")
+
+
+def test_every_public_module_has_its_entry(book):
+    ids = set().union(*(page.ids for name, page in book.items() if name.startswith("book/api")))
+    modules = {f"ldm_course.{path.stem}" for path in (ROOT / "ldm_course").glob("[a-z]*.py")}
+    assert {f"module-{name}" for name in modules} <= ids
+    assert {"ldm_course.unet.UNet", "ldm_course.records.stamp", "ldm_course.cli.compare"} <= ids
+    text = " ".join(page.text for name, page in book.items() if name.startswith("book/api"))
+    assert "`" not in text and "\\" not in text  # docstrings came out as text, with no mark left over
+
+
+@pytest.fixture(scope="module")
+def extensions():
+    sys.path.insert(0, str(ROOT / "book" / "ext"))
+    try:
+        yield __import__("api_links"), __import__("glossary_links")
+    finally:
+        sys.path.pop(0)
+
+
+def test_docstrings_become_restructured_text(extensions):
+    plain = extensions[0].plain
+    assert plain("`a` and `b`, |x - y|, *much*, 2 * 3 * 4") == "``a`` and ``b``, \\|x - y\\|, *much*, 2 \\* 3 \\* 4"
+    assert plain("two `x`s, one_ name_here") == "two ``x``\\ s, one\\_ name_here"
+    assert plain("Either\n- this,\n  or\n- that.\n") == "Either\n\n- this,\n  or\n- that.\n"
+
+
+def test_words_of_the_glossary_are_found_whole(extensions):
+    find = extensions[1].pattern(["Latent", "Latent diffusion", "FLOP", "FLOP/s", "Memory", "U-Net"])
+    found = [
+        m[0] for m in find.finditer("latent diffusion, Latents, latent-wise, flat, 3 FLOPs, FLOP/s, U-Nets, memories")
+    ]
+    assert found == ["latent diffusion", "Latents", "FLOPs", "FLOP/s", "U-Nets", "memories"]
+
+
+# ------------------------------------------------------------------------------------------- drawn by scripts
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_diagrams_are_those_of_the_configurations():
+    diagrams = script("make_diagrams")
+    for name, draw in diagrams.DIAGRAMS.items():
+        stored = (ROOT / "assets" / f"{name}.svg").read_text(encoding="utf-8")
+        assert draw().svg() == stored, f"assets/{name}.svg is stale: python book/make_diagrams.py"
+    wider = replace(UNetConfig(), block_out_channels=(64, 128), attention=(False, True), layers_per_block=2)
+    svg = diagrams.unet(wider).svg()
+    assert "64 channels" in svg and "3 skips" in svg and "2 × (residual, attention)" in svg and "96" not in svg
+
+
+def test_the_landing_pages_film_is_what_its_script_makes():
+    film, page = script("make_landing"), (ROOT / "book" / "intro.md").read_text()
+    frames = 2 * film.STEPS + 1
+    assert f'data-steps="{film.STEPS}" data-levels="1000"' in page and f'max="{frames - 1}"' in page
+    assert f"then {film.STEPS} DDIM steps" in page and f"the seed is {film.SEED}" in page
+    for name, side in (("pixel", 64), ("decoded", 64), ("latent", 36)):
+        with Image.open(ROOT / "assets" / f"landing_{name}.webp") as sheet:
+            assert sheet.size == (frames * side, side)
+    for name in ("pixel", "latent"):
+        channels, height, width = checkpoints.pretrained(f"emoji-32-{name}").space.shape
+        assert f"{height} × {width} × {channels}" in page
+    assert sum(path.stat().st_size for path in (ROOT / "assets").glob("landing*")) < 600_000
+
+
+def test_the_films_path_ends_in_the_noise_that_the_way_back_starts_from():
+    film = script("make_landing")
+    pixel = checkpoints.pretrained("emoji-32-pixel")
+    pixel = replace(pixel, model=Still(pixel.model.config))
+    clean, eps = torch.rand(4, 3, 4, 4), torch.randn(4, 3, 4, 4)
+    states = film.path(pixel, clean, eps)
+    assert len(states) == 2 * film.STEPS + 1 and states[0] is clean
+    assert (states[film.STEPS] - eps).abs().max() < 1e-3  # t = T of the cosine schedule has no picture left
+    alpha_bar = pixel.schedule.alpha_bar[1000 // film.STEPS - 1].item()  # one step from clean, in the papers' count
+    assert (states[1] - (alpha_bar**0.5 * clean + (1 - alpha_bar) ** 0.5 * eps)).abs().max() < 1e-6
+    assert states[-1].abs().max() <= 1  # clipped, as pixels are
+
+
+class Still(torch.nn.Module):
+    """A network that always predicts 0."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def forward(self, x, t, label=None):
+        return torch.zeros_like(x)

@@ -80,6 +80,56 @@ def test_each_interactive_figure_follows_its_sliders(browser, built, page):
     tab.close()
 
 
+def test_the_landing_pages_film_plays_pauses_and_follows_its_slider(browser, built):
+    tab, wrong = opened(browser, built, "book/intro.html", 1280)
+    slider, says, button = (tab.locator(f".ldm-walk {name}") for name in ("input", "output", "button"))
+    assert not tab.locator(".ldm-walk-still").is_visible()
+    last, box = int(slider.get_attribute("max")), tab.locator(".ldm-walk-box").first
+
+    at = slider.input_value()
+    tab.wait_for_function("at => document.querySelector('.ldm-walk input').value !== at", arg=at)  # it plays
+    button.click()
+    assert button.inner_text() == "Play"
+    at = slider.input_value()
+    tab.wait_for_timeout(3000)  # longer than any frame stands
+    assert slider.input_value() == at
+
+    frames, read = set(), {}
+    for i in (0, 3, last // 2, last - 3, last):
+        slider.evaluate("(s, v) => { s.value = v; s.dispatchEvent(new Event('input')); }", i)
+        read[i] = says.inner_text()
+        assert slider.get_attribute("aria-valuetext") == read[i]
+        frames.add(box.screenshot())
+    assert len(frames) == len(set(read.values())) == 5
+    assert "t = 150:" in read[3] and "forward" in read[3]
+    assert "t = 150:" in read[last - 3] and "backward" in read[last - 3] and "step 17 of 20" in read[last - 3]
+    assert "t = 1000" in read[last // 2]
+    # each of the three boxes shows one whole frame: at the last one, its sheet's right edge is the box's
+    for element in tab.query_selector_all(".ldm-walk-box"):
+        gap = "b => b.querySelector('img').getBoundingClientRect().right - b.getBoundingClientRect().right"
+        assert abs(element.evaluate(gap)) < 0.5
+    button.click()
+    assert button.inner_text() == "Pause"
+    slider.evaluate("s => s.dispatchEvent(new Event('input'))")  # a hand on the slider stops the film
+    assert button.inner_text() == "Play" and wrong == []
+    tab.close()
+
+
+def test_the_film_stands_still_for_those_who_ask_for_it_and_without_scripts(browser, built):
+    for context in ({"reduced_motion": "reduce"}, {"java_script_enabled": False}):
+        tab = browser.new_page(**context)
+        tab.goto(f"file://{built}/book/intro.html", wait_until="load")
+        film, still = tab.locator(".ldm-walk-film"), tab.locator(".ldm-walk-still")
+        if "reduced_motion" in context:
+            assert film.is_visible() and tab.locator(".ldm-walk button").inner_text() == "Play"
+            at = tab.locator(".ldm-walk input").input_value()
+            tab.wait_for_timeout(1000)
+            assert tab.locator(".ldm-walk input").input_value() == at
+        else:
+            assert still.is_visible() and not film.is_visible()
+        tab.close()
+
+
 @pytest.mark.parametrize("page", pages())
 def test_each_self_check_answers(browser, built, page):
     tab, wrong = opened(browser, built, page, 1280)
