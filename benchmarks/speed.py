@@ -1,4 +1,4 @@
-"""How fast is the course's code? Our U-Net beside 🤗 diffusers', and both beside what the machine can do.
+"""How fast is the course's code? Our U-Net beside diffusers', and both beside what the machine can do.
 
 In one run, by turns, after a warm-up, by medians with quartiles:
 

@@ -1,6 +1,6 @@
 """The autoencoder that opens the latent space: KL-regularised, f = 2, 4 or 8 (Rombach et al. 2022, section 3.1).
 
-Same parts in the same order as 🤗 diffusers' `AutoencoderKL`. Chapter 1 counts its cost, chapter 4 what it loses.
+Same parts in the same order as diffusers' `AutoencoderKL`. Chapter 1 counts its cost, chapter 4 what it loses.
 """
 
 from __future__ import annotations

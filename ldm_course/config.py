@@ -13,7 +13,7 @@ import torch
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The denoiser, in the terms of 🤗 diffusers' `UNet2DModel` (chapter 1).
+    """The denoiser, in the terms of diffusers' `UNet2DModel` (chapter 1).
 
     `attention[i]` says whether level i, counted from the full resolution down, has self-attention;
     `num_classes` adds an embedding of the class, with one row more than classes: the last means "no label".
@@ -51,7 +51,7 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The KL autoencoder, in the terms of 🤗 diffusers' `AutoencoderKL` (chapters 1 and 4)."""
+    """The KL autoencoder, in the terms of diffusers' `AutoencoderKL` (chapters 1 and 4)."""
 
     in_channels: int = 3
     latent_channels: int = 4

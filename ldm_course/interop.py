@@ -1,4 +1,4 @@
-"""Weights to and from 🤗 diffusers: what is trained here loads there, and the published autoencoders load here.
+"""Weights to and from diffusers: what is trained here loads there, and the published autoencoders load here.
 
 Needs the package `diffusers`. Our parameters have diffusers' names, but for one: its attention output is a list of
 a linear layer and a dropout (`to_out.0`), ours the linear layer alone (`to_out`).

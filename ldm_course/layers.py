@@ -1,6 +1,6 @@
 """The parts that the U-Net and the autoencoder share: residual block, attention, resampling, middle (chapter 1).
 
-Every module's parameters carry the names that 🤗 diffusers gives them, so converting weights is no more than
+Every module's parameters carry the names that diffusers gives them, so converting weights is no more than
 renaming (see `interop`). Feature maps are `(B, C, H, W)`; time embeddings are `(B, E)`.
 """
 

@@ -1,6 +1,6 @@
 """The one training loop, for autoencoders and for denoisers in both spaces (chapters 0 and 2).
 
-It runs on 🤗 accelerate, so that devices, processes and mixed precision need no code here. Everything random about
+It runs on accelerate, so that devices, processes and mixed precision need no code here. Everything random about
 step k (which pictures, which times, which noise) is a function of the seed and k alone. Three things follow: a run
 that was killed and resumed ends with the same weights, bit for bit; two processes with half a batch each see what
 one sees with the whole; and two models trained with one seed see the same pictures in the same order.

@@ -1,6 +1,6 @@
 """The one denoiser, for pictures and for latents alike (chapters 0 and 1).
 
-Same parts in the same order as 🤗 diffusers' `UNet2DModel`, in a page: down through the levels, a middle with
+Same parts in the same order as diffusers' `UNet2DModel`, in a page: down through the levels, a middle with
 attention, up again with the skip connections. It knows nothing of the space it works in.
 """
 

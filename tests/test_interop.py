@@ -1,4 +1,4 @@
-"""Parity with 🤗 diffusers: random weights, both directions, the largest absolute difference at most 1e-5."""
+"""Parity with diffusers: random weights, both directions, the largest absolute difference at most 1e-5."""
 
 import pytest
 import torch
