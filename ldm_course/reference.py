@@ -131,6 +131,16 @@ def _all() -> Iterator[Stage]:
             needs=(first,) if first else (),
             shows={"loss on new pictures": "points.-1.loss_test", "on its own": "points.-1.loss_train"},
         )
+    first = "autoencoder-cifar10-32-f4"
+    yield Stage(
+        "seeds-cifar10-32",
+        f"one training in both spaces from several seeds, and at {' and '.join(map(str, stages.RATES))} times the rate",
+        partial(stages.seeds, data="cifar10", size=32, autoencoder=first),
+        _minutes(0.55, 2),
+        networks=2 * (5 + len(stages.RATES)),
+        needs=(first,),
+        shows={"images": "images", "KD-E, pixel": "runs.0.points.-1.quality.kd_e"},
+    )
     for size, cpu in ((64, 1.5), (128, 2.0)):
         for f in (2, 4, 8):
             yield _autoencoder("emoji", size, f, cpu)
