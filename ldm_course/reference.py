@@ -136,7 +136,7 @@ def _all() -> Iterator[Stage]:
         "seeds-cifar10-32",
         f"one training in both spaces from several seeds, and at {' and '.join(map(str, stages.RATES))} times the rate",
         partial(stages.seeds, data="cifar10", size=32, autoencoder=first),
-        _minutes(0.55, 2),
+        _minutes(0.55, 4),
         networks=2 * (5 + len(stages.RATES)),
         needs=(first,),
         shows={"images": "images", "KD-E, pixel": "runs.0.points.-1.quality.kd_e"},

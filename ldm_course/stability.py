@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
-WINDOW, SIGMAS = 50, 6.0
+WINDOW, SIGMAS = 25, 6.0
 CONFIDENCE = 0.95
 
 

@@ -39,6 +39,7 @@ POINTS = 12  # at which a denoiser is judged on its way, each √2 times as far 
 STEPS = (5, 10, 20, 50, 100, 250, 1000)  # of the sampling tables
 FEW = 1000  # pictures to train on, for the claims about overfitting
 RATES = (4, 16)  # times the learning rate, for the claim about stability
+WARM_UP = 25  # steps for these trainings: short, so that it is the rate that is tested
 BLOCKS = 60  # points of a stored training curve
 LOSSES = {  # the autoencoder's, each with one term more
     "l1": {"perceptual_weight": 0.0},
@@ -52,8 +53,8 @@ USED = "perceptual"  # the one of these whose latents the denoisers get
 class Scale:
     """How far the stages go on one kind of machine.
 
-    `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `seeds`: how many trainings
-    tell how much a seed matters. `limit`: the most pictures of a
+    `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `seeds` trainings tell how much a
+    seed matters, each of `seed_images` at most in pixels. `limit`: the most pictures of a
     data set that are used, None for all. `sides` of the cost stage, where no call may be expected to take more than
     `call_seconds`, and on a CPU, no batch more than `memory` bytes.
     """
@@ -61,6 +62,7 @@ class Scale:
     images: int
     compile: bool
     seeds: int = 5
+    seed_images: int = 200_000
     limit: int | None = None
     sides: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     call_seconds: float = 20.0
@@ -68,8 +70,10 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(images=64, compile=False, seeds=2, limit=256, sides=(32, 64), call_seconds=1.0, memory=2**28),
-    "cpu": Scale(images=48_000, compile=False, seeds=3),
+    "smoke": Scale(
+        images=64, compile=False, seeds=2, seed_images=48, limit=256, sides=(32, 64), call_seconds=1.0, memory=2**28
+    ),
+    "cpu": Scale(images=48_000, compile=False, seeds=3, seed_images=4800),
     "gpu": Scale(images=1_000_000, compile=False),
     "reference": Scale(images=5_000_000, compile=True),
 }
@@ -583,9 +587,9 @@ def _loss(model: torch.nn.Module, objective: DenoisingObjective, count: int, dev
 def seeds(run: Run, data: str, size: int, autoencoder: str) -> dict:
     """The same training from several seeds in both spaces, and from the first one at RATES times the learning rate.
 
-    The first pixel training lasts the stage's seconds, and all of them see as many images; the latent ones are judged
-    there, and go on until the first of them has had the same seconds. A seed decides the initial weights, the order of
-    the pictures, times and noises. One autoencoder serves all.
+    The first pixel training lasts `seed_images` or the stage's seconds, and all others see as many images; the latent
+    ones are judged there, and go on until the first of them has had the first pixel training's seconds. A seed decides
+    the initial weights, the order of the pictures, times and noises. One autoencoder serves all.
     """
     p, rows = run.profile, []
     train = load_data(data, size, limit=run.scale.limit)
@@ -611,6 +615,7 @@ def seeds(run: Run, data: str, size: int, autoencoder: str) -> dict:
         "seconds": rows[0]["points"][-1]["seconds"],
         "batch_size": p.batch_size,
         "lr": p.lr,
+        "warmup_steps": WARM_UP,
         "sampler": f"ddim, {p.match_steps} steps",
         "rows_of_the_picture": [f"{r['space']}, seed {r['seed']}, {r['times']} times the rate" for r in rows],
         "runs": rows,
@@ -626,7 +631,10 @@ def _same_images(run: Run, rows: list[dict], space: str) -> list[dict]:
     first = {r["space"]: r["points"] for r in reversed(rows)}
     if space in first:
         return [{"until": point["step"]} for point in first[space]]
-    return [{"until": point["step"]} for point in first.get("pixel", [])] + [{"until_seconds": run.seconds}]
+    if "pixel" not in first:
+        return [{"until": run.scale.seed_images // run.profile.batch_size, "until_seconds": run.seconds}]
+    pixel = first["pixel"][-1]
+    return [{"until": pixel["step"]}, {"until_seconds": pixel["seconds"]}]
 
 
 def _one_seed(run: Run, space, source, test, reference, row: dict, marks: list[dict]) -> dict:
@@ -638,14 +646,8 @@ def _one_seed(run: Run, space, source, test, reference, row: dict, marks: list[d
     p, folder = run.profile, _folder_of(run, row)
     if (folder / "row.json").is_file():
         return json.loads((folder / "row.json").read_text())
-    ends = marks[-1]
-    config = run.train_config(
-        seed=row["seed"],
-        lr=row["times"] * p.lr,
-        compile=False,
-        seconds=ends.get("until_seconds"),
-        steps=ends.get("until"),
-    )
+    options = {"seconds": marks[-1].get("until_seconds"), "steps": marks[-1].get("until"), "warmup_steps": WARM_UP}
+    config = run.train_config(seed=row["seed"], lr=row["times"] * p.lr, compile=False, **options)
     network, schedule = p.unet.for_channels(space.shape[0]), make_schedule(SCHEDULE)
     trainer = denoiser_trainer(source, network, config, schedule, PREDICTION, out=folder, log_every=1)
     device = trainer.accelerator.device
