@@ -23,9 +23,10 @@ from . import checkpoints, evaluation, plotting, stability
 from .autoencoder import Autoencoder
 from .complexity import autoencoder_flops, count_parameters, latent_shape, unet_flops
 from .config import AutoencoderConfig, Profile, TrainConfig, UNetConfig, native_precision
-from .data import Pictures, load_data
+from .data import Pictures, load_data, to_float
 from .measure import Timing, activation_memory, machine_rates, time_call, training_step
-from .objectives import BatchRandom, DenoisingObjective
+from .objectives import DenoisingObjective, mean_loss
+from .perception import against_noise
 from .recipes import autoencoder_trainer, denoiser_of, denoiser_trainer, finished_autoencoder, seeded
 from .records import home, load_record, written_whole
 from .runs import AutoencoderRun
@@ -73,7 +74,7 @@ SCALES = {
     "smoke": Scale(
         images=64, compile=False, seeds=2, seed_images=48, limit=256, sides=(32, 64), call_seconds=1.0, memory=2**28
     ),
-    "cpu": Scale(images=48_000, compile=False, seeds=3, seed_images=4800),
+    "cpu": Scale(images=48_000, compile=False, seeds=3, seed_images=4000),
     "gpu": Scale(images=1_000_000, compile=False),
     "reference": Scale(images=5_000_000, compile=True),
 }
@@ -561,7 +562,7 @@ def _overfitting(space, trainer: Trainer, train: Pictures, test: Pictures, p: Pr
     def judge(made: Tensor) -> dict:
         model, found = trainer.snapshot(), {}
         for name, loss in losses.items():
-            found[f"loss_{name}"] = _loss(model, loss, count, device)
+            found[f"loss_{name}"] = mean_loss(model, loss, count)
         features = evaluation.as_features(made)
         for name, those in known.items():
             near = evaluation.nearest_neighbours(features, those, space="features")
@@ -571,25 +572,16 @@ def _overfitting(space, trainer: Trainer, train: Pictures, test: Pictures, p: Pr
     return judge
 
 
-@torch.no_grad()
-def _loss(model: torch.nn.Module, objective: DenoisingObjective, count: int, device: torch.device) -> float:
-    """The loss on the first `count` of the objective's pictures, at times and noises that are always the same."""
-    parts = []
-    for i, part in enumerate(torch.arange(count).split(64)):
-        rng = BatchRandom(7, i, len(part), slice(0, len(part)), device)
-        parts += [objective(model, part, rng)["loss"].item()] * len(part)
-    return sum(parts) / len(parts)
-
-
 # ----------------------------------------------------------------------------------------------- seeds
 
 
 def seeds(run: Run, data: str, size: int, autoencoder: str) -> dict:
     """The same training from several seeds in both spaces, and from the first one at RATES times the learning rate.
 
-    The first pixel training lasts `seed_images` or the stage's seconds, and all others see as many images; the latent
-    ones are judged there, and go on until the first of them has had the first pixel training's seconds. A seed decides
-    the initial weights, the order of the pictures, times and noises. One autoencoder serves all.
+    The first pixel training lasts `seed_images` or the stage's seconds, and all others see as many images. The latent
+    ones are judged there; with the usual rate they go on for as many images as take a pixel training's seconds, by
+    steps of both that are timed in turns. A seed decides the initial weights, the order of the pictures, times and
+    noises. One autoencoder serves all.
     """
     p, rows = run.profile, []
     train = load_data(data, size, limit=run.scale.limit)
@@ -600,10 +592,11 @@ def seeds(run: Run, data: str, size: int, autoencoder: str) -> dict:
         "pixel": (PixelSpace(size), train, test),
         "latent": (latent, latents, encode_pictures(latent.autoencoder, test)),
     }
+    shapes = [place[0].shape for place in places.values()]
     for seed, times in [(seed, 1) for seed in range(run.scale.seeds)] + [(0, times) for times in RATES]:
         for name, place in places.items():
             row = {"space": name, "seed": seed, "times": times}
-            rows.append(row | _one_seed(run, *place, reference, row, _same_images(run, rows, name)))
+            rows.append(row | _one_seed(run, *place, reference, row, _marks_of_seed(run, shapes, rows, row)))
             last = rows[-1]["points"][-1]
             print(f"  {row}: {last['images']} images, KD-E {last['quality']['kd_e']:.2f}", flush=True)
     shown = [load_file(_folder_of(run, row) / "samples.safetensors")["images"] for row in rows]
@@ -626,15 +619,28 @@ def _folder_of(run: Run, row: dict) -> Path:
     return run.folder / f"{row['space']}-{row['seed']}-x{row['times']}"
 
 
-def _same_images(run: Run, rows: list[dict], space: str) -> list[dict]:
+def _marks_of_seed(run: Run, shapes: list[tuple[int, ...]], rows: list[dict], row: dict) -> list[dict]:
     """Where to judge one of the trainings of `seeds`, after those in `rows`: as arguments of `Trainer.run`."""
-    first = {r["space"]: r["points"] for r in reversed(rows)}
-    if space in first:
-        return [{"until": point["step"]} for point in first[space]]
-    if "pixel" not in first:
+    if not rows:
         return [{"until": run.scale.seed_images // run.profile.batch_size, "until_seconds": run.seconds}]
-    pixel = first["pixel"][-1]
-    return [{"until": pixel["step"]}, {"until_seconds": pixel["seconds"]}]
+    first = next((r for r in rows if r["space"] == row["space"]), None)
+    same = rows[0]["points"][-1]["step"]
+    steps = (
+        [point["step"] for point in first["points"]] if first else [same, round(same * max(1, _faster(run, shapes)))]
+    )
+    return [{"until": step} for step in (steps if row["times"] == 1 else steps[:1])]
+
+
+def _faster(run: Run, shapes: list[tuple[int, ...]]) -> float:
+    """How many training steps of the second of two spaces take as long as one of the first: the two timed in turns."""
+    batch, half = run.profile.batch_size, native_precision(run.device) == "bf16"
+    steps = []
+    for shape in shapes:
+        model = seeded(0, UNet, run.profile.unet.for_channels(shape[0])).to(run.device)
+        x, t = torch.randn(batch, *shape, device=run.device), torch.zeros(batch, dtype=torch.int64, device=run.device)
+        steps.append(training_step(model, x, t, torch.randn_like(x), half=half))
+    seconds = [[_timed(step, run).median for step in steps] for _ in range(3)]
+    return sorted(pixel / latent for pixel, latent in seconds)[1]
 
 
 def _one_seed(run: Run, space, source, test, reference, row: dict, marks: list[dict]) -> dict:
@@ -650,12 +656,11 @@ def _one_seed(run: Run, space, source, test, reference, row: dict, marks: list[d
     config = run.train_config(seed=row["seed"], lr=row["times"] * p.lr, compile=False, **options)
     network, schedule = p.unet.for_channels(space.shape[0]), make_schedule(SCHEDULE)
     trainer = denoiser_trainer(source, network, config, schedule, PREDICTION, out=folder, log_every=1)
-    device = trainer.accelerator.device
-    new = DenoisingObjective(test, schedule, PREDICTION).to(device)
+    new = DenoisingObjective(test, schedule, PREDICTION).to(trainer.accelerator.device)
 
     def extra(made: Tensor) -> dict:
         again = evaluation.evaluate(_made(trainer, space, len(made), p.match_steps, seed=1), reference)
-        return {"loss_test": _loss(trainer.snapshot(), new, len(test), device), "again": again}
+        return {"loss_test": mean_loss(trainer.snapshot(), new, len(test)), "again": again}
 
     flops = unet_flops(network, space.shape[1], backward=True).total
     points = _train_and_judge(run, trainer, space, marks, flops, reference, extra)
@@ -666,7 +671,7 @@ def _one_seed(run: Run, space, source, test, reference, row: dict, marks: list[d
         "points": points,
         "spikes": {name: [k + 1 for k in stability.spikes(curve)] for name, curve in curves.items()},
         "clipped": sum(not norm <= config.grad_clip for norm in curves["grad_norm"]) / len(history),
-        "curves": {name: _in_blocks(curve) for name, curve in curves.items()} | {"blocks": BLOCKS},
+        "curves": {name: _in_blocks(curve) for name, curve in curves.items()},
     }
     save_file({"images": _made(trainer, space, 8, p.match_steps)}, folder / "samples.safetensors")
     with written_whole(folder / "row.json") as path:
@@ -678,6 +683,17 @@ def _one_seed(run: Run, space, source, test, reference, row: dict, marks: list[d
 def _in_blocks(curve: list[float]) -> list[float]:
     """The means of BLOCKS equal parts of a curve, or the curve itself where it is shorter."""
     return [part.mean().item() for part in torch.tensor(curve).tensor_split(min(BLOCKS, len(curve)))]
+
+
+# ----------------------------------------------------------------------------------------------- noise
+
+
+def noise(run: Run, data: str, size: int, autoencoder: str) -> dict:
+    """What the autoencoder, and linear filters, make of pictures with noise added (`perception.against_noise`)."""
+    train, test = (load_data(data, size, split, limit=4 * run.profile.eval_count) for split in ("train", "test"))
+    model, _ = checkpoints.load_model(run.weights(autoencoder), run.device)
+    rows = against_noise(model, to_float(test.images), evaluation.power_spectrum(train.images))
+    return {"data": _about(train, test), "autoencoder": run.weights(autoencoder).stem, "rows": rows}
 
 
 # -------------------------------------------------------------------------------------------- sampling
