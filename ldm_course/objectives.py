@@ -129,6 +129,24 @@ class DenoisingObjective(Objective):
         return torch.where(rng.uniform() < self.label_dropout, self.num_classes, label)
 
 
+@torch.no_grad()
+def mean_loss(model: nn.Module, objective: Objective, count: int) -> float:
+    """The loss on the objective's first `count` pictures, at times and noises that are the same at every call.
+
+    So a network's loss on pictures that it was trained on can be held against that on others, and two networks' losses
+    against each other, without the scatter of a fresh draw. It runs on the `device` of the model's weights.
+    ValueError: more pictures than there are.
+    """
+    if not 1 <= count <= objective.size:
+        raise ValueError(f"count={count}; expected 1 to {objective.size}, the number of pictures")
+    device = next(model.parameters()).device
+    total = 0.0
+    for i, part in enumerate(torch.arange(count).split(64)):
+        rng = BatchRandom(7, i, len(part), slice(0, len(part)), device)
+        total += objective(model, part, rng)["loss"].item() * len(part)
+    return total / count
+
+
 class PatchCritic(nn.Module):
     """Judges patches, not pictures: `(B, 3, H, W)` to one number for each 16x16 patch or so (Isola et al. 2017)."""
 

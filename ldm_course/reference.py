@@ -131,6 +131,24 @@ def _all() -> Iterator[Stage]:
             needs=(first,) if first else (),
             shows={"loss on new pictures": "points.-1.loss_test", "on its own": "points.-1.loss_train"},
         )
+    first = "autoencoder-cifar10-32-f4"
+    yield Stage(
+        "seeds-cifar10-32",
+        f"one training in both spaces from several seeds, and at {' and '.join(map(str, stages.RATES))} times the rate",
+        partial(stages.seeds, data="cifar10", size=32, autoencoder=first),
+        _minutes(0.75, 10),
+        networks=2 * (3 + len(stages.RATES)),
+        needs=(first,),
+        shows={"images": "images", "KD-E, pixel": "runs.0.points.-1.quality.kd_e"},
+    )
+    yield Stage(
+        "noise-cifar10-32",
+        "what an autoencoder, and a linear filter, make of noisy pictures",
+        partial(stages.noise, data="cifar10", size=32, autoencoder=first),
+        _minutes(0.2, 0.5),
+        needs=(first,),
+        shows={"PSNR at 0.2, noisy": "rows.3.noisy", "rebuilt": "rows.3.autoencoder", "filtered": "rows.3.wiener"},
+    )
     for size, cpu in ((64, 1.5), (128, 2.0)):
         for f in (2, 4, 8):
             yield _autoencoder("emoji", size, f, cpu)

@@ -7,12 +7,13 @@ alike. A figure takes records by the label that they are to have.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from . import plotting
+from . import plotting, stability
 from .records import duration
 from .report import quality
 from .widgets import si
@@ -262,4 +263,47 @@ def overfitting(runs: Mapping[str, Record]) -> Figure:
         axes.axhline(1, color=plotting.NEUTRAL, lw=0.8)
         axes.set(xscale="log", xlabel="epochs", ylabel=words)
     left.legend()
+    return figure
+
+
+def seed_rows(record: Record) -> list[list[str]]:
+    """Rows (what, pixel, latent, scatter of a draw) of the stage `seeds`: mean over seeds, and relative spread."""
+    r, rows = record["results"], []
+    last = {row["space"]: row["points"][-1]["images"] for row in r["runs"] if row["times"] == 1}
+    same = {space: stability.calm(r, space, r["images"]) for space in ("pixel", "latent")}
+    usual = {**r, "runs": [row for row in r["runs"] if row["times"] == 1]}
+    end = {space: stability.calm(usual, space, last[space]) for space in same}
+    for name, found, key in (
+        ("KD-E, same images", same, "kd_e"),
+        ("KD-E, same seconds", end, "kd_e"),
+        ("held-out loss", same, "loss"),
+    ):
+        cells = [
+            f"{fmean(getattr(c, key)):.3g} ± {stability.spread(getattr(c, key)):.1%}" if c else "–"
+            for c in found.values()
+        ]
+        drawn = [f"{c.drawn:.1%}" for c in found.values() if c] if key == "kd_e" else []
+        rows.append([name, *cells, " and ".join(drawn) or "–"])
+    return rows
+
+
+def seed_curves(record: Record) -> Figure:
+    """Losses of every training of the stage `seeds` against its steps, by space; larger learning rates dashed."""
+    figure, panels = _drawn(2, figsize=(7.6, 3.3))
+    steps = record["results"]["images"] // record["results"]["batch_size"]
+    for axes, space in zip(panels, ("pixel", "latent")):
+        for row in (row for row in record["results"]["runs"] if row["space"] == space):
+            curve, total = row["curves"]["loss"], row["points"][-1]["step"]
+            x = [(k + 0.5) * total / len(curve) for k in range(len(curve))]
+            line = {"lw": 1.2, "color": _colour(space), "alpha": 0.6}
+            if row["times"] > 1:
+                styles = ("--", ":")
+                others = sorted({r["times"] for r in record["results"]["runs"]} - {1})
+                line = {"lw": 1.4, "color": plotting.NEUTRAL, "ls": styles[others.index(row["times"]) % 2]}
+            label = f"{row['times']} times the rate" if row["times"] > 1 else "each seed" if row["seed"] == 0 else None
+            axes.plot(x, curve, label=label, **line)
+        axes.axvline(steps, color=plotting.CLAIMED, lw=0.8)
+        axes.set(xscale="log", yscale="log", xlabel="steps", title=space)
+        axes.legend(fontsize=8)
+    panels[0].set_ylabel("training loss")
     return figure

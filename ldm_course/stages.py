@@ -16,27 +16,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from . import checkpoints, evaluation, plotting
+from . import checkpoints, evaluation, plotting, stability
 from .autoencoder import Autoencoder
 from .complexity import autoencoder_flops, count_parameters, latent_shape, unet_flops
 from .config import AutoencoderConfig, Profile, TrainConfig, UNetConfig, native_precision
-from .data import Pictures, load_data
+from .data import Pictures, load_data, to_float
 from .measure import Timing, activation_memory, machine_rates, time_call, training_step
-from .objectives import BatchRandom, DenoisingObjective
+from .objectives import DenoisingObjective, mean_loss
+from .perception import against_noise
 from .recipes import autoencoder_trainer, denoiser_of, denoiser_trainer, finished_autoencoder, seeded
 from .records import home, load_record, written_whole
 from .runs import AutoencoderRun
 from .schedules import make_schedule
 from .spaces import LatentSpace, PixelSpace, encode_pictures, generate
-from .training import Trainer, thinned
+from .training import STATE_FILE, Trainer, thinned
 from .unet import UNet
 
 SCHEDULE, PREDICTION = "cosine", "v"
 POINTS = 12  # at which a denoiser is judged on its way, each √2 times as far as the one before
 STEPS = (5, 10, 20, 50, 100, 250, 1000)  # of the sampling tables
 FEW = 1000  # pictures to train on, for the claims about overfitting
+RATES = (4, 16)  # times the learning rate, for the claim about stability
+WARM_UP = 25  # steps for these trainings: short, so that it is the rate that is tested
+BLOCKS = 60  # points of a stored training curve
 LOSSES = {  # the autoencoder's, each with one term more
     "l1": {"perceptual_weight": 0.0},
     "perceptual": {},
@@ -49,13 +54,16 @@ USED = "perceptual"  # the one of these whose latents the denoisers get
 class Scale:
     """How far the stages go on one kind of machine.
 
-    `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `limit`: the most pictures of a
+    `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `seeds` trainings tell how much a
+    seed matters, each of `seed_images` at most in pixels. `limit`: the most pictures of a
     data set that are used, None for all. `sides` of the cost stage, where no call may be expected to take more than
     `call_seconds`, and on a CPU, no batch more than `memory` bytes.
     """
 
     images: int
     compile: bool
+    seeds: int = 5
+    seed_images: int = 200_000
     limit: int | None = None
     sides: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     call_seconds: float = 20.0
@@ -63,8 +71,10 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(images=64, compile=False, limit=256, sides=(32, 64), call_seconds=1.0, memory=2**28),
-    "cpu": Scale(images=48_000, compile=False),
+    "smoke": Scale(
+        images=64, compile=False, seeds=2, seed_images=48, limit=256, sides=(32, 64), call_seconds=1.0, memory=2**28
+    ),
+    "cpu": Scale(images=48_000, compile=False, seeds=3, seed_images=4000),
     "gpu": Scale(images=1_000_000, compile=False),
     "reference": Scale(images=5_000_000, compile=True),
 }
@@ -426,7 +436,8 @@ def denoiser(
     extra = _overfitting(space, trainer, train, test, p) if few else None
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    points = _train_and_judge(run, trainer, space, wanted, flops, reference, extra)
+    marks = _marks(run, wanted, config.batch_size, POINTS // 3 if space.size > 32 else POINTS)
+    points = _train_and_judge(run, trainer, space, marks, flops, reference, extra)
     peak = torch.cuda.max_memory_allocated() if run.device.type == "cuda" else None
 
     model, progress = trainer.snapshot(), trainer.progress
@@ -499,16 +510,15 @@ def _marks(run: Run, images: int | None, batch_size: int, points: int) -> list[d
     return [{"until": max(1, round(part * images / batch_size))} for part in parts]
 
 
-def _train_and_judge(run, trainer: Trainer, space, images, flops: int, reference, extra) -> list[dict]:
+def _train_and_judge(run, trainer: Trainer, space, marks, flops: int, reference, extra) -> list[dict]:
     """Trains from mark to mark; what was judged before a stop is read back, so that each mark is judged once."""
-    kept = run.folder / "points.json"
+    kept = trainer.out / "points.json"
     points = json.loads(kept.read_text()) if kept.is_file() else []
-    large = space.size > 32
-    for mark in _marks(run, images, trainer.config.batch_size, POINTS // 3 if large else POINTS):
+    for mark in marks:
         progress = trainer.run(**mark, show=True, label=run.stage)
         if points and points[-1]["step"] >= progress.step:
             continue
-        count = run.profile.eval_count // (2 if large else 1)
+        count = run.profile.eval_count // (2 if space.size > 32 else 1)
         made = _made(trainer, space, count, run.profile.match_steps)
         points.append(
             {
@@ -549,15 +559,10 @@ def _overfitting(space, trainer: Trainer, train: Pictures, test: Pictures, p: Pr
     size = min(len(train), len(test))
     known = {name: evaluation.as_features(part.images[:size]) for name, part in (("train", train), ("test", test))}
 
-    @torch.no_grad()
     def judge(made: Tensor) -> dict:
         model, found = trainer.snapshot(), {}
         for name, loss in losses.items():
-            parts = []
-            for i, part in enumerate(torch.arange(count).split(64)):
-                rng = BatchRandom(7, i, len(part), slice(0, len(part)), device)
-                parts += [loss(model, part, rng)["loss"].item()] * len(part)
-            found[f"loss_{name}"] = sum(parts) / len(parts)
+            found[f"loss_{name}"] = mean_loss(model, loss, count)
         features = evaluation.as_features(made)
         for name, those in known.items():
             near = evaluation.nearest_neighbours(features, those, space="features")
@@ -565,6 +570,130 @@ def _overfitting(space, trainer: Trainer, train: Pictures, test: Pictures, p: Pr
         return found
 
     return judge
+
+
+# ----------------------------------------------------------------------------------------------- seeds
+
+
+def seeds(run: Run, data: str, size: int, autoencoder: str) -> dict:
+    """The same training from several seeds in both spaces, and from the first one at RATES times the learning rate.
+
+    The first pixel training lasts `seed_images` or the stage's seconds, and all others see as many images. The latent
+    ones are judged there; with the usual rate they go on for as many images as take a pixel training's seconds, by
+    steps of both that are timed in turns. A seed decides the initial weights, the order of the pictures, times and
+    noises. One autoencoder serves all.
+    """
+    p, rows = run.profile, []
+    train = load_data(data, size, limit=run.scale.limit)
+    test = load_data(data, size, "test", limit=4 * p.eval_count)
+    latent, latents, first_stage = _space(run, train, autoencoder)
+    reference = evaluation.Reference(train, limit=p.reference_count)
+    places = {
+        "pixel": (PixelSpace(size), train, test),
+        "latent": (latent, latents, encode_pictures(latent.autoencoder, test)),
+    }
+    shapes = [place[0].shape for place in places.values()]
+    for seed, times in [(seed, 1) for seed in range(run.scale.seeds)] + [(0, times) for times in RATES]:
+        for name, place in places.items():
+            row = {"space": name, "seed": seed, "times": times}
+            rows.append(row | _one_seed(run, *place, reference, row, _marks_of_seed(run, shapes, rows, row)))
+            last = rows[-1]["points"][-1]
+            print(f"  {row}: {last['images']} images, KD-E {last['quality']['kd_e']:.2f}", flush=True)
+    shown = [load_file(_folder_of(run, row) / "samples.safetensors")["images"] for row in rows]
+    _save_grid(run, torch.cat(shown))
+    return {
+        "data": _about(train, test),
+        "first_stage": first_stage,
+        "images": rows[0]["points"][-1]["images"],
+        "seconds": rows[0]["points"][-1]["seconds"],
+        "batch_size": p.batch_size,
+        "lr": p.lr,
+        "warmup_steps": WARM_UP,
+        "sampler": f"ddim, {p.match_steps} steps",
+        "rows_of_the_picture": [f"{r['space']}, seed {r['seed']}, {r['times']} times the rate" for r in rows],
+        "runs": rows,
+    }
+
+
+def _folder_of(run: Run, row: dict) -> Path:
+    return run.folder / f"{row['space']}-{row['seed']}-x{row['times']}"
+
+
+def _marks_of_seed(run: Run, shapes: list[tuple[int, ...]], rows: list[dict], row: dict) -> list[dict]:
+    """Where to judge one of the trainings of `seeds`, after those in `rows`: as arguments of `Trainer.run`."""
+    if not rows:
+        return [{"until": run.scale.seed_images // run.profile.batch_size, "until_seconds": run.seconds}]
+    first = next((r for r in rows if r["space"] == row["space"]), None)
+    same = rows[0]["points"][-1]["step"]
+    steps = (
+        [point["step"] for point in first["points"]] if first else [same, round(same * max(1, _faster(run, shapes)))]
+    )
+    return [{"until": step} for step in (steps if row["times"] == 1 else steps[:1])]
+
+
+def _faster(run: Run, shapes: list[tuple[int, ...]]) -> float:
+    """How many training steps of the second of two spaces take as long as one of the first: the two timed in turns."""
+    batch, half = run.profile.batch_size, native_precision(run.device) == "bf16"
+    steps = []
+    for shape in shapes:
+        model = seeded(0, UNet, run.profile.unet.for_channels(shape[0])).to(run.device)
+        x, t = torch.randn(batch, *shape, device=run.device), torch.zeros(batch, dtype=torch.int64, device=run.device)
+        steps.append(training_step(model, x, t, torch.randn_like(x), half=half))
+    seconds = [[_timed(step, run).median for step in steps] for _ in range(3)]
+    return sorted(pixel / latent for pixel, latent in seconds)[1]
+
+
+def _one_seed(run: Run, space, source, test, reference, row: dict, marks: list[dict]) -> dict:
+    """One of the trainings of `seeds`, or what was kept of it: spikes, norms, and how it does at each mark.
+
+    Each network is judged by its loss on held-out pictures, and by two sets of drawn ones, `quality` and `again`: so
+    what a draw changes is told from what a training does.
+    """
+    p, folder = run.profile, _folder_of(run, row)
+    if (folder / "row.json").is_file():
+        return json.loads((folder / "row.json").read_text())
+    options = {"seconds": marks[-1].get("until_seconds"), "steps": marks[-1].get("until"), "warmup_steps": WARM_UP}
+    config = run.train_config(seed=row["seed"], lr=row["times"] * p.lr, compile=False, **options)
+    network, schedule = p.unet.for_channels(space.shape[0]), make_schedule(SCHEDULE)
+    trainer = denoiser_trainer(source, network, config, schedule, PREDICTION, out=folder, log_every=1)
+    new = DenoisingObjective(test, schedule, PREDICTION).to(trainer.accelerator.device)
+
+    def extra(made: Tensor) -> dict:
+        again = evaluation.evaluate(_made(trainer, space, len(made), p.match_steps, seed=1), reference)
+        return {"loss_test": mean_loss(trainer.snapshot(), new, len(test)), "again": again}
+
+    flops = unet_flops(network, space.shape[1], backward=True).total
+    points = _train_and_judge(run, trainer, space, marks, flops, reference, extra)
+    history = trainer.progress.history
+    curves = {name: [entry[name] for entry in history] for name in ("loss", "grad_norm")}
+    found = {
+        "lr": config.lr,
+        "points": points,
+        "spikes": {name: [k + 1 for k in stability.spikes(curve)] for name, curve in curves.items()},
+        "clipped": sum(not norm <= config.grad_clip for norm in curves["grad_norm"]) / len(history),
+        "curves": {name: _in_blocks(curve) for name, curve in curves.items()},
+    }
+    save_file({"images": _made(trainer, space, 8, p.match_steps)}, folder / "samples.safetensors")
+    with written_whole(folder / "row.json") as path:
+        path.write_text(json.dumps(found))
+    (folder / STATE_FILE).unlink()  # large, and of no more use
+    return found
+
+
+def _in_blocks(curve: list[float]) -> list[float]:
+    """The means of BLOCKS equal parts of a curve, or the curve itself where it is shorter."""
+    return [part.mean().item() for part in torch.tensor(curve).tensor_split(min(BLOCKS, len(curve)))]
+
+
+# ----------------------------------------------------------------------------------------------- noise
+
+
+def noise(run: Run, data: str, size: int, autoencoder: str) -> dict:
+    """What the autoencoder, and linear filters, make of pictures with noise added (`perception.against_noise`)."""
+    train, test = (load_data(data, size, split, limit=4 * run.profile.eval_count) for split in ("train", "test"))
+    model, _ = checkpoints.load_model(run.weights(autoencoder), run.device)
+    rows = against_noise(model, to_float(test.images), evaluation.power_spectrum(train.images))
+    return {"data": _about(train, test), "autoencoder": run.weights(autoencoder).stem, "rows": rows}
 
 
 # -------------------------------------------------------------------------------------------- sampling

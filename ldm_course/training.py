@@ -36,7 +36,10 @@ STATE_FILE = "state.safetensors"
 
 @dataclass
 class Progress:
-    """How far a run has come: optimizer steps, pictures seen, seconds of training, and the losses along the way."""
+    """How far a run has come: optimizer steps, pictures seen, seconds of training, and the losses along the way.
+
+    An entry of the history has each loss, and `grad_norm`, the gradient's norm before clipping, where it is clipped.
+    """
 
     step: int = 0
     images: int = 0
@@ -137,6 +140,7 @@ class Trainer:
             )
         objective.to(self.accelerator.device)
         self.progress = Progress()
+        self.grad_norm: Tensor | None = None  # of the last step's gradient, before it was clipped
         if self.out is not None:
             if self.accelerator.is_main_process:  # what a run that was killed while it saved left behind
                 for torn in self.out.glob(f".{STATE_FILE}.*.tmp"):
@@ -242,6 +246,8 @@ class Trainer:
                 losses = self._backward(indices[rows], rng)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / config.accumulate
+        if self.grad_norm is not None:
+            sums["grad_norm"] = self.grad_norm
         self.ema.update_parameters(self.accelerator.unwrap_model(self.model))
         return sums
 
@@ -255,19 +261,22 @@ class Trainer:
         unwrap = self.accelerator.unwrap_model
         with self._autocast():
             losses = self.objective(self.model, indices, rng, critic=self.critic and unwrap(self.critic))
-        self._update(losses["loss"], self.model, self.optimizer)
+        self.grad_norm = self._update(losses["loss"], self.model, self.optimizer)
         if self.critic is not None:
             with self._autocast():
                 losses["critic"] = self.objective.critic_loss(self.critic)
             self._update(losses["critic"], self.critic, self.critic_optimizer)
         return losses
 
-    def _update(self, loss: Tensor, model: nn.Module, optimizer) -> None:
+    def _update(self, loss: Tensor, model: nn.Module, optimizer) -> Tensor | None:
+        """Backward pass and step; returns the gradient's norm before clipping, None where nothing is clipped."""
         self.accelerator.backward(loss)
+        norm = None
         if self.accelerator.sync_gradients and self.config.grad_clip:
-            self.accelerator.clip_grad_norm_(model.parameters(), self.config.grad_clip)
+            norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.grad_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name: weights, their average, the optimizer's moments."""

@@ -177,6 +177,62 @@ def test_overfitting_is_compared_at_the_same_images(store):
     assert judged("C5.2").verdict == NOT_HERE
 
 
+def test_a_filter_is_no_regulariser(store):
+    def points(gap):
+        return {"points": [{"images": n, "loss_train": 1.0, "loss_test": 1 + gap} for n in (100, 400)]}
+
+    def rows(rebuilt, filtered):
+        clean = {"std": 0.0, "noisy": None, "autoencoder": 25.0, "wiener": None}
+        return {"rows": [clean, {"std": 0.2, "noisy": 20.0, "autoencoder": rebuilt, "wiener": filtered}]}
+
+    store("few-cifar10-32-pixel", points(0.2))
+    store("few-cifar10-32-latent", points(0.05))
+    for rebuilt, filtered, word in ((22.0, 21.0, CONFIRMED), (22.0, 23.0, REFINED), (19.0, 18.0, REFUTED)):
+        store("noise-cifar10-32", rows(rebuilt, filtered))
+        assert judged("C5.1").verdict == word
+    assert "noise of 0.2: PSNR 20.0 dB, rebuilt 19.0, linear filter 18.0" in judged("C5.1").found
+    assert judged("C5.2").verdict == CONFIRMED
+    store("noise-cifar10-32", rows(22.0, 21.0))
+    store("few-cifar10-32-latent", points(0.3))
+    assert judged("C5.1").verdict == judged("C5.2").verdict == REFUTED
+    assert judged("C5.1").sources == ("noise-cifar10-32-cpu", "few-cifar10-32-pixel-cpu", "few-cifar10-32-latent-cpu")
+
+
+def test_calm_is_judged_by_seeds_spikes_and_learning_rates(store):
+    def runs(space, kd, spikes=0, moved=1.5, images=64):
+        def run(value, times):
+            point = {"images": images, "step": 40, "loss_test": 0.3, "quality": {"kd_e": value}}
+            leaps = list(range(26, 26 + spikes)) if times == 1 else []
+            return {"space": space, "times": times, "points": [point | {"again": {"kd_e": value + 0.01}}]} | {
+                "spikes": {"loss": leaps}
+            }
+
+        return [run(value, 1) for value in kd] + [run(moved * sum(kd) / len(kd), 4)]
+
+    rough = {"kd": (0.2, 1.0, 3.0), "spikes": 3, "moved": 2.0}
+    smooth = {"kd": (1.0, 1.02, 1.04), "spikes": 0, "moved": 1.1}
+    level = {"kd": (1.0, 1.1, 1.2), "moved": 1.5}
+    for pixel, latent, word in (
+        (rough, smooth, CONFIRMED),
+        (smooth, rough, REFUTED),
+        (level, level, NOT_HERE),
+        (level, level | {"moved": 1.1}, REFINED),
+        (level, level | {"moved": 2.0}, REFUTED),
+        (level, smooth | {"images": 128}, NOT_HERE),
+    ):
+        store("seeds-cifar10-32", {"images": 64, "runs": runs("pixel", **pixel) + runs("latent", **latent)})
+        assert judged("C5.3").verdict == word
+    store("seeds-cifar10-32", {"images": 64, "runs": runs("pixel", **rough) + runs("latent", **smooth)})
+    assert "9 and 0 spikes in 120 steps" in judged("C5.3").found and "6.2x apart" in judged("C5.3").holds
+
+
+def test_unequal_counts_judge_no_quality(store):
+    unequal = comparison(latent_kd=0.2)
+    unequal["sampling"][-1]["quality"]["n_generated"] = 16
+    store("compare-cifar10-32", unequal)
+    assert judged("C5.4").verdict == NOT_HERE
+
+
 def test_enough_steps_are_those_that_are_not_resolvably_worse(store):
     def rows(kd):
         return {"rows": [{"method": "ddim", "steps": s, "quality": judgement(k)} for s, k in kd.items()]}

@@ -15,6 +15,7 @@ from ldm_course.objectives import (
     Objective,
     PatchCritic,
     draw,
+    mean_loss,
 )
 from ldm_course.schedules import make_schedule
 from ldm_course.spaces import Latents
@@ -96,6 +97,20 @@ def test_times_cover_the_whole_schedule():
     model = Recorder()
     DenoisingObjective(pictures(), make_schedule("cosine", 5), "eps")(model, torch.arange(500) % 10, rng(batch=500))
     assert torch.bincount(model.asked[1], minlength=5).min() > 60 and model.asked[1].max() == 4
+
+
+def test_the_mean_loss_is_the_same_at_every_call_and_weighs_pictures_alike():
+    objective = DenoisingObjective(pictures(count=70), SCHEDULE, "eps")
+    model = Recorder()
+    model.weight = nn.Parameter(torch.zeros(1))
+    assert mean_loss(model, objective, 70) == mean_loss(model, objective, 70)
+    parts = []
+    for i, part in enumerate(torch.arange(70).split(64)):  # 64, and 6
+        loss = objective(model, part, BatchRandom(7, i, len(part), slice(0, len(part)), "cpu"))["loss"]
+        parts.append(loss.item() * len(part))
+    assert mean_loss(model, objective, 70) == pytest.approx(sum(parts) / 70, rel=1e-6)
+    with pytest.raises(ValueError, match="count=71; expected 1 to 70"):
+        mean_loss(model, objective, 71)
 
 
 def test_labels_are_dropped_at_their_rate_and_only_those():

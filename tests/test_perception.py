@@ -10,6 +10,7 @@ from ldm_course import perception
 from ldm_course.evaluation import power_spectrum
 from ldm_course.perception import (
     Probe,
+    against_noise,
     at_every_level,
     decoder_bits,
     denoised,
@@ -19,6 +20,7 @@ from ldm_course.perception import (
     train_probe,
     transfer,
     transition_bits,
+    wiener,
 )
 from ldm_course.samplers import ddpm_step
 from ldm_course.schedules import add_noise, make_schedule, target
@@ -71,6 +73,46 @@ def test_what_was_put_in_its_stead_counts_as_power_and_not_as_gain():
     x, other = (torch.randn(600, 1, 16, 16, generator=generator(s)) for s in (0, 1))
     gain, ratio = transfer(x, other)
     assert gain.abs().max() < 0.1 and (ratio - 1).abs().max() < 0.2
+
+
+def test_the_wiener_filter_leaves_what_its_formula_says():
+    """White pictures of variance v in noise of variance s: the best factor is v / (v + s), the error v s / (v + s)."""
+    size, v, s = 16, 0.25, 0.5
+    clean = v**0.5 * torch.randn(64, 3, size, size, generator=generator(0))
+    noisy = clean + s**0.5 * torch.randn(clean.shape, generator=generator(1))
+    flat = power_spectrum(clean)._replace(power=torch.full((len(power_spectrum(clean).power),), v / size**2).double())
+    assert torch.allclose(wiener(noisy, flat, s**0.5), noisy * v / (v + s), atol=1e-5)
+    error = (wiener(noisy, flat, s**0.5) - clean).square().mean().item()
+    assert error == pytest.approx(v * s / (v + s), rel=0.02)
+    assert torch.allclose(wiener(noisy, flat, 0.0), noisy, atol=1e-5)
+    with pytest.raises(ValueError, match="sides differ"):
+        wiener(noisy[..., :8, :8], flat, 0.1)
+
+
+class Halver(torch.nn.Module):
+    """An autoencoder whose decoder gives half of its input back."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(0.5))
+
+    def encode(self, x):
+        return type("Posterior", (), {"z_mean": x})
+
+    def decode(self, z):
+        return self.factor * z
+
+
+def test_what_an_autoencoder_passes_of_noise_is_told_from_what_it_loses():
+    clean = 0.1 * torch.randn(32, 3, 16, 16, generator=generator(1))  # seed 0 is the noise's
+    first, row = against_noise(Halver(), clean, power_spectrum(clean), stds=(0.2,))
+    assert first["std"] == 0 and first["noisy"] is None
+    # half of the picture is missing; with the noise, a quarter of its power comes on top
+    assert first["autoencoder"] == pytest.approx(-10 * math.log10(0.05**2 / 4), abs=0.1)
+    assert row["noisy"] == pytest.approx(-10 * math.log10(0.2**2 / 4), abs=0.1)
+    assert row["autoencoder"] == pytest.approx(-10 * math.log10((0.05**2 + 0.1**2) / 4), abs=0.1)
+    assert row["passed"] == pytest.approx(0.25, abs=1e-3)
+    assert row["wiener"] > row["autoencoder"] > row["noisy"]  # its factor is 0.01 / (0.01 + 0.04), nearer to the best
 
 
 def test_transfer_refuses_other_shapes():

@@ -139,6 +139,66 @@ def test_few_pictures_are_told_from_others(trained):
     assert found["first_stage"]["record"] == "autoencoder-cifar10-few-32-f4-smoke"
 
 
+def test_every_seed_sees_the_same_number_of_images_and_is_judged_twice(trained):
+    (found,) = ran(trained, "seeds-cifar10-32", minutes=5)
+    runs, images = found["runs"], stages.SCALES["smoke"].seed_images
+    plan = [(seed, 1) for seed in range(stages.SCALES["smoke"].seeds)] + [(0, times) for times in stages.RATES]
+    assert [(r["space"], r["seed"], r["times"]) for r in runs] == [
+        (space, *which) for which in plan for space in ("pixel", "latent")
+    ]
+    assert found["images"] == images and all(r["points"][0]["images"] == images for r in runs)
+    for space in ("pixel", "latent"):
+        mine = [r for r in runs if r["space"] == space]
+        assert len({tuple(p["images"] for p in r["points"]) for r in mine if r["times"] == 1}) == 1
+        assert all(r["lr"] == r["times"] * SMOKE.lr and len(r["points"]) == 1 for r in mine if r["times"] > 1)
+        assert len({r["points"][0]["loss_test"] for r in mine}) == len(mine)  # each is another network
+    for r in runs:
+        point, steps = r["points"][0], r["points"][-1]["step"]
+        assert point["quality"]["n_generated"] == point["again"]["n_generated"] == SMOKE.eval_count
+        assert point["quality"]["kd_e"] != point["again"]["kd_e"]
+        assert len(r["curves"]["loss"]) == len(r["curves"]["grad_norm"]) == min(steps, stages.BLOCKS)
+        assert 0 <= r["clipped"] <= 1 and min(r["curves"]["grad_norm"]) > 0
+    assert not list((trained / "states" / "seeds-cifar10-32-smoke").glob("*/state.safetensors"))
+    rows = reference_report.seed_rows(load_record("seeds-cifar10-32-smoke", trained / "records"))
+    assert [row[0] for row in rows] == ["KD-E, same images", "KD-E, same seconds", "held-out loss"] and rows[0][
+        1
+    ] != "–"
+
+
+def test_seeds_that_were_stopped_go_on(trained, tmp_path, monkeypatch):
+    """The networks that were done are read back, and the others end with what they would have had."""
+    whole = results(trained, "seeds-cifar10-32")["runs"]
+    judged, judge, stopping = [], evaluation.evaluate, True
+
+    def stops(made, reference):
+        judged.append(len(made))
+        if stopping and len(judged) == 8:
+            raise KeyboardInterrupt
+        return judge(made, reference)
+
+    monkeypatch.setattr(evaluation, "evaluate", stops)
+    monkeypatch.setattr(stages, "_faster", lambda run, shapes: 2)
+    for kind in ("records", "checkpoints"):
+        (tmp_path / kind).mkdir()
+        for path in (trained / kind).glob(f"{FIRST}-smoke.*"):
+            (tmp_path / kind / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(["seeds-cifar10-32"], SMOKE, tmp_path, minutes=5, say=print)
+    stopping, before = False, len(judged)
+    (found,) = ran(tmp_path, "seeds-cifar10-32", minutes=5)
+    points = [p for r in found["runs"] for p in r["points"]]
+    assert len(judged) - before == 2 * (len(points) - 3)  # the fourth was begun twice
+    for now, then in zip(found["runs"], whole):
+        same = now["points"][0], then["points"][0]
+        assert same[0]["loss_test"] == same[1]["loss_test"] and same[0]["quality"] == same[1]["quality"]
+
+
+def test_the_filters_of_the_noise_stage_are_judged_on_the_same_pictures(trained):
+    (found,) = ran(trained, "noise-cifar10-32")
+    assert found["rows"][0]["std"] == 0 and found["autoencoder"] == f"{FIRST}-smoke"
+    assert all(row["wiener"] > row["noisy"] for row in found["rows"][1:])  # it knows the spectrum
+
+
 def test_a_model_that_copies_is_nearer_to_what_it_was_trained_on(tmp_path, monkeypatch):
     """The stage's own measure, of a model that gives its training pictures back, and of one that gives new ones."""
     drawn = {"copies": scenes.render(0, range(8), 32), "new": scenes.render(0, range(500, 508), 32)}

@@ -23,6 +23,7 @@ from torch._dynamo.utils import counters
 from ldm_course import cli, runs
 from ldm_course.config import AutoencoderConfig, TrainConfig, UNetConfig
 from ldm_course.data import Pictures
+from ldm_course.objectives import BatchRandom
 from ldm_course.recipes import autoencoder_trainer, denoiser_trainer, finished_autoencoder
 from ldm_course.records import load_record
 from ldm_course.schedules import make_schedule
@@ -209,6 +210,17 @@ def test_a_batch_in_parts_gives_the_weights_of_the_whole_batch():
     assert min(moved.values()) > 1e-4
     for one, two in zip(whole.progress.history, parts.progress.history):
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-6)
+        assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4)
+
+
+def test_the_norm_in_the_history_is_the_gradients_before_it_is_clipped():
+    t, by_hand = (trainer(config={"precision": "no", "grad_clip": 1e-3}, log_every=1) for _ in range(2))
+    rng = BatchRandom(0, 0, 8, slice(0, 8), "cpu")
+    by_hand.objective(by_hand.model, batch_indices(by_hand.objective.size, 0, 8, 0), rng)["loss"].backward()
+    norm = torch.stack([p.grad.norm() for p in by_hand.model.parameters() if p.grad is not None]).norm().item()
+    assert norm > 1e-2 and t.run(until=1).history[0]["grad_norm"] == pytest.approx(norm, rel=1e-5)
+    assert "grad_norm" not in trainer(config={"grad_clip": 0.0}).run(until=1).history[0]
+    assert "grad_norm" in trainer("autoencoder").run(until=1).history[0]
 
 
 @pytest.mark.parametrize("what", ["denoiser", "autoencoder"])

@@ -1,0 +1,118 @@
+"""How calm is a training run? Its spikes, and what the seed and the learning rate change (chapter 5).
+
+"More stable" means three things here, and all of them were fixed before a number was seen: the outcome depends less on
+the seed; the loss leaps less often; the outcome depends less on the learning rate. The reference stage `seeds-…` runs
+the trainings, `Calm` reads its results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+
+WINDOW, SIGMAS = 25, 6.0
+CONFIDENCE = 0.95
+
+
+def spikes(values: Sequence[float], window: int = WINDOW, sigmas: float = SIGMAS) -> list[int]:
+    """Where a curve leaps: the indices k at which values[k] exceeds the median of the `window` values before it by more
+    than `sigmas` of their standard deviations, estimated robustly (1.4826 times the median absolute deviation).
+
+    So each curve is measured by its own noise, and noisy batches are no spikes. The first `window` values are never
+    counted; a value that is not finite always is. ValueError: a window of less than 3.
+    """
+    if window < 3:
+        raise ValueError(f"window={window}; a spread needs at least 3 values")
+    found = []
+    for k, value in enumerate(values):
+        before = [v for v in values[max(0, k - window) : k] if math.isfinite(v)]
+        if not math.isfinite(value):
+            found.append(k)
+        elif k >= window and len(before) >= 3:
+            middle = median(before)
+            scale = 1.4826 * median(abs(v - middle) for v in before)
+            if value > middle + sigmas * scale:
+                found.append(k)
+    return found
+
+
+def spread(values: Sequence[float]) -> float:
+    """Standard deviation (of a sample, n - 1) over the mean. ValueError: fewer than two values."""
+    if len(values) < 2:
+        raise ValueError(f"got {len(values)} value; a spread needs at least 2")
+    return stdev(values) / abs(fmean(values))
+
+
+def resolved(count: int, confidence: float = CONFIDENCE) -> float:
+    """How many times larger one of two standard deviations of `count` values each must be, to be so beyond chance.
+
+    The root of the F distribution's upper point with (count - 1, count - 1) degrees of freedom, two-sided: values are
+    taken to be normal. From three values it is 6.2, from five 3.1: a few seeds resolve only gross differences.
+    """
+    from scipy.special import fdtri  # here, since importing it takes longer than all the rest
+
+    return math.sqrt(fdtri(count - 1, count - 1, 0.5 + confidence / 2))
+
+
+@dataclass(frozen=True)
+class Calm:
+    """One space's trainings at a number of images: what `spread`, `spikes` and the learning rate say of them.
+
+    `kd_e` (by seed), `loss` (on held-out pictures, by seed); `drawn`: the relative scatter of a network's KD-E from one
+    set of drawn pictures to another, so that much of the spread is none of the training's doing; `leaps` and `steps`:
+    spikes of the loss, and the steps that were looked at, of all seeds together; `by_rate`: KD-E by multiple of the
+    learning rate, 1 being the mean over seeds.
+    """
+
+    kd_e: list[float]
+    loss: list[float]
+    drawn: float
+    leaps: int
+    steps: int
+    by_rate: dict[int, float]
+
+    @property
+    def sway(self) -> float:
+        """How far KD-E moves between the learning rates, over its mean at the first: 0 is no dependence."""
+        found = list(self.by_rate.values())
+        return (max(found) - min(found)) / abs(self.by_rate[1])
+
+
+def calm(results: Mapping, space: str, images: int) -> Calm | None:
+    """What the stage found in a space after so many images; None where it was not judged there."""
+    usual, by_rate, gaps, points = [], {}, [], []
+    for row in (r for r in results["runs"] if r["space"] == space):
+        point = next((p for p in row["points"] if p["images"] == images), None)
+        if point is None:
+            return None
+        draws = [quality["kd_e"] for quality in (point["quality"], point["again"])]
+        gaps.append((draws[0] - draws[1]) ** 2 / 2)
+        if row["times"] == 1:
+            usual.append(row)
+            points.append((fmean(draws), point["loss_test"], point["step"]))
+        else:
+            by_rate[row["times"]] = fmean(draws)
+    kd_e, losses, steps = (list(column) for column in zip(*points))
+    leaps = sum(k <= n for row, n in zip(usual, steps) for k in row["spikes"]["loss"])
+    drawn = math.sqrt(fmean(gaps) / 2) / abs(fmean(kd_e))  # of a mean of two draws
+    return Calm(kd_e, losses, drawn, leaps, sum(steps), {1: fmean(kd_e)} | by_rate)
+
+
+def calmer(pixel: Calm, latent: Calm) -> dict[str, bool | None]:
+    """By each of the three tests: is the latent's training the calmer one? None where the difference is not resolved.
+
+    Seeds: the spreads of KD-E differ by more than `resolved`. Spikes: their counts, at equal steps, differ by more than
+    two standard deviations of such counts. Learning rate: the sways differ by more than twice the scatter of the draws.
+    """
+    found: dict[str, bool | None] = {}
+    p, z = spread(pixel.kd_e), spread(latent.kd_e)
+    clear = max(p, z) > resolved(len(pixel.kd_e)) * min(p, z)
+    found["seeds"] = z < p if clear else None
+    p, z = pixel.leaps, latent.leaps
+    found["spikes"] = z < p if abs(p - z) > 2 * math.sqrt(p + z) else None
+    p, z = pixel.sway, latent.sway
+    noise = math.hypot(pixel.drawn, latent.drawn) * math.sqrt(2)  # a sway is a difference of two
+    found["learning rate"] = z < p if abs(p - z) > 2 * noise else None
+    return found
