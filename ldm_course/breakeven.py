@@ -188,7 +188,8 @@ def first_stage_rates(compare: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def cost_model(cost: Mapping[str, Any], compare: Mapping[str, Any]) -> CostModel:
-    """The model fitted to a record of the stage `cost`, with the first stage's rates from one of `compare`."""
+    """The model fitted to a record of the stage `cost`, with the first stage's rates from one of `compare`; both are to
+    be from one kind of machine (`records.recorded_together`)."""
     fitted = (fit(calls(cost, what)) for what in ("training", "step", "decode"))
     return CostModel(*networks(cost), *fitted, first_stage_rates(compare))
 

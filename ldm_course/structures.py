@@ -8,8 +8,8 @@ still be told from its absence, and how far off it is found.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -265,4 +265,14 @@ def survey(
             far = distances(mask)
             off_by, blind = ((far * marks).sum(1) / counts).mean().item(), far.mean().item()
         found[kind][width] = Left(left.item(), auc(score, brightest(bare, counts)[1]), off_by, blind)
+    return found
+
+
+def kept_kinds(rows: Sequence[Mapping], width: int) -> dict[tuple[int, str], int]:
+    """How many KINDS are kept at that width, by (f, way), from the rows of the stage `fine-structures-64`."""
+    names = [field.name for field in fields(Left)]
+    found: dict[tuple[int, str], int] = {}
+    for row in (row for row in rows if row["width"] == width):
+        key = row["f"], row["way"]
+        found[key] = found.get(key, 0) + Left(**{name: row[name] for name in names}).kept()
     return found
