@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .autoencoder import Autoencoder
-from .config import AutoencoderConfig, UNetConfig
+from .config import AutoencoderConfig, UNetConfig, from_stored
 from .records import home, written_whole
 from .schedules import Schedule, make_schedule
 from .spaces import LatentSpace, PixelSpace
@@ -63,8 +63,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
             text = file.metadata() or {}
             state = {k: file.get_tensor(k) for k in file.keys()}
         cls, config_cls = KINDS[text["kind"]]
-        config = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text["config"]).items()}
-        model = cls(config_cls(**config))
+        model = cls(from_stored(config_cls, json.loads(text["config"])))
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
         meta = json.loads(text["meta"])
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import torch
 
-from . import records, stability
+from . import breakeven, records, stability, structures
 from .complexity import autoencoder_flops, unet_flops, values
 from .config import AutoencoderConfig, UNetConfig
 from .records import NotRecorded
@@ -67,10 +67,14 @@ class Evidence:
 
     names: list[str] = field(default_factory=list)
 
+    def records(self, *stages: str) -> list[dict]:
+        """All from one kind of machine."""
+        found = records.recorded_together(*stages)
+        self.names += [record["name"] for record in found]
+        return found
+
     def results(self, stage: str) -> dict:
-        record = records.recorded(stage)
-        self.names.append(record["name"])
-        return record["results"]
+        return self.records(stage)[0]["results"]
 
     def cost(self) -> dict[tuple[int, int], dict]:
         """The rows of the stage `cost` by (side, f)."""
@@ -508,7 +512,31 @@ def _practical(seen: Evidence) -> Finding:
 
 # ------------------------------------------------------------------------------------ 7 when to use which
 
-claim("C7.1", "Pixel space suits images up to about 128; latent space 256 and above.", "a cost model, chapter 7")(None)
+
+@claim(
+    "C7.1", "Pixel space suits images up to about 128; latent space 256 and above.", "break-even side by a cost model"
+)
+def _crossover(seen: Evidence) -> Finding:
+    """Two bills (`breakeven.READY`, `FROM_NOTHING`) at f = 4 and 8: is pixel space cheaper at 64, and are latents from
+    256 on? Confirmed if on all four, refuted if on none."""
+    model = breakeven.cost_model(*seen.records("cost", "compare-cifar10-32"))
+    bills = {"there already": breakeven.READY, "trained first": breakeven.FROM_NOTHING}
+    found = {
+        (f, name): breakeven.break_even_side(model, f, work, breakeven.SIDES)
+        for f in (4, 8)
+        for name, work in bills.items()
+    }
+    fits = [side is not None and 64 < side <= 256 for side in found.values()]
+    shown = {name: " and ".join(_side(found[f, name]) + f" (f = {f})" for f in (4, 8)) for name in bills}
+    return Finding(
+        CONFIRMED if all(fits) else REFINED if any(fits) else REFUTED,
+        "latents are cheaper from this side on: " + "; ".join(f"autoencoder {name}, {s}" for name, s in shown.items()),
+        "By cost alone. How long the autoencoder is trained moves the crossover more than the side does.",
+    )
+
+
+def _side(side: int | None) -> str:
+    return "none" if side is None else f"the smallest, {side}" if side == min(breakeven.SIDES) else str(side)
 
 
 @claim("C7.2", "Latent space suits little GPU memory and fast inference.", "memory and seconds at 32 a side")
@@ -517,16 +545,41 @@ def _suits(seen: Evidence) -> Finding:
     kept = rows[32, 1]["kept_for_backward"] / rows[32, 4]["kept_for_backward"]
     r = seen.results("compare-cifar10-32")
     faster = _seconds(r, "pixel", "ddim", 50) / _seconds(r, "latent", "ddim", 50)
+    one, other = (_sampled(r, space, "ddim", 50)["seconds_picture"]["1"] for space in ("pixel", "latent"))
     return Finding(
-        CONFIRMED if min(kept, faster) > 1 + TIE else REFUTED,
-        f"{kept:.0f}x less kept in training, {faster:.1f}x faster at 50 steps, decoder included",
+        CONFIRMED if min(kept, faster, one / other) > 1 + TIE else REFUTED,
+        f"{kept:.0f}x less kept in training; a picture of 50 steps, decoded, {faster:.1f}x faster in a batch, "
+        f"{one / other:.1f}x alone",
         "Weights, their gradients and averages do not shrink, and the decoder is added.",
     )
 
 
-claim("C7.3", "Latent space suits neither pixel-precise work nor very small images.", "fine structures, chapter 7")(
-    None
-)
+@claim("C7.3", "Latent space suits neither pixel-precise work nor very small images.", "fine structures; cost at 32")
+def _unsuited(seen: Evidence) -> Finding:
+    """Two parts. One-pixel structures: confirmed if less than half of the kinds are kept (`Left.kept`) by each
+    autoencoder, and by a linear code of each size, so that the latents have no room for them; refuted if each
+    autoencoder keeps half. 32 pixels, f = 4: confirmed if pixel space is cheaper on both bills of C7.1, refuted if on
+    none."""
+    kept = structures.kept_kinds(seen.results("fine-structures-64")["rows"], 1)
+    half, fs = len(structures.KINDS) / 2, sorted({f for f, _ in kept})
+    by = {way: [kept[f, way] for f in fs] for way in ("as trained", "longer, on structures", "linear code")}
+    lost, room = (sum(n < half for n in by["as trained"]), sum(n >= half for n in by["linear code"]))
+    precise = CONFIRMED if lost == len(fs) and not room else REFUTED if not lost else REFINED
+    model = breakeven.cost_model(*seen.records("cost", "compare-cifar10-32"))
+    pixel, latent = (model.prices(32, f) for f in (1, 4))
+    ratios = [
+        breakeven.total(pixel, work) / breakeven.total(latent, work)
+        for work in (breakeven.READY, breakeven.FROM_NOTHING)
+    ]
+    dear = sum(ratio < 1 for ratio in ratios)
+    counts = ", ".join(f"{way} {'/'.join(map(str, n))}" for way, n in by.items())
+    return Finding(
+        worst(precise, (REFUTED, REFINED, CONFIRMED)[dear]),
+        f"of {len(structures.KINDS)} one-pixel structures, kept at f = {'/'.join(map(str, fs))}: {counts}; at 32 "
+        f"pixels all costs {ratios[0]:.1f}x what it does in latents, {ratios[1]:.2f}x if the autoencoder is trained",
+        "What is lost is the autoencoder's doing, by f, c and what it was trained on, not any latent's.",
+    )
+
 
 # ---------------------------------------------------------------------------------------- 8 the formula
 

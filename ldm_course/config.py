@@ -6,9 +6,19 @@ A profile is a set of sizes for one kind of machine. The code path is the same i
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
+
+
+def from_stored(cls: type, stored: Mapping[str, Any]):
+    """A configuration of class `cls` from what JSON kept of it: lists become tuples again.
+
+    TypeError: an entry that `cls` does not have.
+    """
+    return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()})
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,17 @@ class UNetConfig:
         """The same network for pictures, or latents, of another number of channels."""
         return replace(self, in_channels=channels, out_channels=channels)
 
+    def attending_up_to(self, most: float, grid: int) -> UNetConfig:
+        """The same network as one would build it for inputs of `grid` x `grid`: as many more levels, of the last
+        one's width, as keep its attention on grids of at most `most` a side (chapter 3). With `most` infinite, itself.
+        """
+        widths, attending = self.block_out_channels, sum(self.attention)
+        while grid / 2 ** (len(widths) - 1) > most:
+            widths += widths[-1:]
+        levels = len(widths)
+        attention = tuple(i >= levels - attending and grid // 2**i <= most for i in range(levels))
+        return replace(self, block_out_channels=widths, attention=attention)
+
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
@@ -71,6 +92,16 @@ class AutoencoderConfig:
     def downsample(self) -> int:
         """f: how many pixels of one side become one latent position."""
         return 2 ** (len(self.block_out_channels) - 1)
+
+    def for_downsample(self, f: int) -> AutoencoderConfig:
+        """The same autoencoder with as many levels as f needs: first widths are kept, the last one is repeated.
+
+        ValueError: f is no power of two.
+        """
+        if f < 1 or f & (f - 1):
+            raise ValueError(f"f={f}; expected a power of two")
+        widths, levels = self.block_out_channels, f.bit_length()
+        return replace(self, block_out_channels=(widths + widths[-1:] * levels)[:levels])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ The command line, the comparison and the chapters all train through these two fu
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from .autoencoder import Autoencoder
@@ -53,6 +55,14 @@ def finished_autoencoder(trainer: Trainer) -> Autoencoder:
     generator = torch.Generator(device).manual_seed(trainer.config.seed)
     model.measure_latent_scale(data.batch(torch.arange(min(SCALE_COUNT, len(data))), device), generator)
     return model
+
+
+def further_trainer(
+    autoencoder: Autoencoder, data: Pictures, config: TrainConfig, *, losses: dict | None = None, **trainer
+) -> Trainer:
+    """A trainer that takes a copy of a trained autoencoder further, on `data` (fine-tuning); losses as above."""
+    objective = seeded(config.seed, lambda: AutoencoderObjective(data, flip=config.flip, **(losses or {})))
+    return Trainer(copy.deepcopy(autoencoder).train(), objective, config, **trainer)
 
 
 def denoiser_trainer(

@@ -302,11 +302,21 @@ class NotRecorded(ValueError):
 def recorded(stage: str) -> dict[str, Any]:
     """The stored record of a reference stage, from the largest kind of machine that it was run on: the profile
     `reference`, else `gpu`, else `cpu`. NotRecorded: it was run on none."""
+    return recorded_together(stage)[0]
+
+
+def recorded_together(*stages: str) -> list[dict[str, Any]]:
+    """The stored records of several stages, all from one kind of machine, the largest that has them all; what is
+    reckoned from several records must not mix machines. NotRecorded: there is no such kind."""
     names = list_records()
-    found = next((n for n in (f"{stage}-{profile}" for profile in ("reference", "gpu", "cpu")) if n in names), None)
-    if found is None:
-        raise NotRecorded(f"{stage} has not been recorded yet; run: ldm-course reference --stage {stage} --publish")
-    return load_record(found)
+    for profile in ("reference", "gpu", "cpu"):
+        wanted = [f"{stage}-{profile}" for stage in stages]
+        if set(wanted) <= set(names):
+            return [load_record(name) for name in wanted]
+    for stage in stages:
+        if not {f"{stage}-{profile}" for profile in ("reference", "gpu", "cpu")} & set(names):
+            raise NotRecorded(f"{stage} has not been recorded yet; run: ldm-course reference --stage {stage} --publish")
+    raise NotRecorded(f"{' and '.join(stages)} have not been recorded on one kind of machine yet")
 
 
 def list_records(kind: str | None = None, folder: str | os.PathLike | None = None) -> list[str]:

@@ -156,6 +156,14 @@ def _all() -> Iterator[Stage]:
         yield _autoencoder("scenes", size, f, cpu=1.5)
         yield from _denoisers("emoji", size, f, cpu=4, reference=5)
         yield from _denoisers("scenes", size, f, cpu=4, reference=5)
+    yield Stage(
+        "fine-structures-64",
+        "what autoencoders leave of lines, dots, digits and gratings, by width",
+        partial(stages.fine_structures, size=64),
+        _minutes(1, 3),
+        networks=6,
+        needs=tuple(f"autoencoder-emoji-64-f{f}" for f in (2, 4, 8)),
+    )
 
 
 def _compare(run: Run, data: str) -> dict:

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from . import plotting, stability
+from . import plotting, stability, structures
 from .records import duration
 from .report import quality
 from .widgets import si
@@ -307,3 +307,18 @@ def seed_curves(record: Record) -> Figure:
         axes.legend(fontsize=8)
     panels[0].set_ylabel("training loss")
     return figure
+
+
+def structure_rows(record: Record) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the stage `fine-structures`: for each f and way, how many kinds are kept at each width."""
+    r = record["results"]
+    widths = sorted({row["width"] for row in r["rows"]})
+    fitting = {w: len({row["kind"] for row in r["rows"] if row["width"] == w}) for w in widths}
+    kept = {w: structures.kept_kinds(r["rows"], w) for w in widths}
+    body = []
+    for way in r["ways"]:
+        key = way["f"], way["way"]
+        counts = [f"{kept[w][key]} of {fitting[w]}" for w in widths]
+        seen = f"{way['images']:,}" if "images" in way else "–"
+        body.append([f"f = {key[0]}", key[1], *counts, f"{way['psnr_emoji']:.1f} dB", seen])
+    return ["", "passed through", *(f"{w} px" for w in widths), "emoji, PSNR", "more images"], body

@@ -1,4 +1,4 @@
-"""What each reference stage does: cost, autoencoders, denoisers, samplers, training on few pictures (chapters 2 to 7).
+"""What each reference stage does, from the cost of a step to what is left of fine structures (chapters 2 to 7).
 
 A stage is a function of a `Run`, which says how far to go and where to put things, and returns results for a record.
 `reference` names the stages, runs them and keeps their records. A run that was stopped is found again in its folder.
@@ -19,15 +19,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from . import checkpoints, evaluation, plotting, stability
+from . import checkpoints, evaluation, plotting, stability, structures
 from .autoencoder import Autoencoder
 from .complexity import autoencoder_flops, count_parameters, latent_shape, unet_flops
 from .config import AutoencoderConfig, Profile, TrainConfig, UNetConfig, native_precision
-from .data import Pictures, load_data, to_float
+from .data import Pictures, load_data, to_float, to_uint8
 from .measure import Timing, activation_memory, machine_rates, time_call, training_step
 from .objectives import DenoisingObjective, mean_loss
 from .perception import against_noise
-from .recipes import autoencoder_trainer, denoiser_of, denoiser_trainer, finished_autoencoder, seeded
+from .recipes import (
+    autoencoder_trainer,
+    denoiser_of,
+    denoiser_trainer,
+    finished_autoencoder,
+    further_trainer,
+    seeded,
+)
 from .records import home, load_record, written_whole
 from .runs import AutoencoderRun
 from .schedules import make_schedule
@@ -130,8 +137,7 @@ def record_name(stage: str, profile: Profile) -> str:
 
 def autoencoder_of(profile: Profile, f: int) -> AutoencoderConfig:
     """The profile's autoencoder with as many levels as f needs."""
-    widths, levels = profile.autoencoder.block_out_channels, int(math.log2(f)) + 1
-    return replace(profile.autoencoder, block_out_channels=(widths + widths[-1:] * levels)[:levels])
+    return profile.autoencoder.for_downsample(f)
 
 
 # ----------------------------------------------------------------------------------------------- cost
@@ -744,4 +750,60 @@ def sampling(run: Run, trained: str) -> dict:
         "batch": min(64, p.eval_count),
         "rows": rows,
         "rows_of_the_picture": [f"{m}, {s} steps" for m in ("ddpm", "ddim", "dpmpp") for s in (5, 20, 100)],
+    }
+
+
+# ---------------------------------------------------------------------------------------- fine structures
+
+
+def fine_structures(run: Run, size: int) -> dict:
+    """What the emoji's autoencoders of f = 2, 4 and 8 leave of fine structures, by kind and width (chapter 7).
+
+    Each as it was trained; then trained further for the stage's time, once on its own emoji and once on structures,
+    which tells what more training does from what other pictures do. Two controls without any network: a bicubic
+    filter, and the best linear code with as many numbers a position. The picture has the narrowest width.
+    """
+    p, widths = run.profile, (1, 2, 3, 4, 6)
+    count = p.eval_count // 4
+    emoji = load_data("emoji", size, limit=run.scale.limit)
+    test = load_data("emoji", size, "test", limit=count)
+    sets = {"emoji": emoji, "structures": structures.training_set(len(emoji), size, widths)}
+    grounds = structures.grounds(len(structures.KINDS), size)
+    drawn = torch.cat([structures.masks(kind, widths[0], 1, size) for kind in structures.KINDS])
+    shown = grounds + structures.CONTRAST * drawn
+    rows, about, pictures, lines = [], [], [to_uint8(shown)], ["as drawn"]
+    for f in (2, 4, 8):
+        first, _ = checkpoints.load_model(run.weights(f"autoencoder-emoji-{size}-f{f}"), run.device)
+        c = first.config.latent_channels
+        ways = {"bicubic": structures.bicubic(f), "linear code": structures.linear_code(sets["structures"], f, c)}
+        ways["as trained"], spent = structures.through(first), {}
+        for name, data in sets.items():
+            config = run.train_config(
+                batch_size=p.autoencoder_batch_size or p.batch_size, warmup_steps=10, compile=False
+            )
+            trainer = further_trainer(first, data, config, losses=LOSSES["l1"], out=run.folder / f"f{f}-{name}")
+            progress = trainer.run(show=True, label=f"{run.stage}, f = {f}, on {name}")
+            ways[f"longer, on {name}"] = structures.through(trainer.snapshot())
+            spent[f"longer, on {name}"] = {"images": progress.images, "seconds": progress.seconds}
+        for way, passed in ways.items():
+            left = structures.survey(passed, widths, count=count, size=size)
+            for kind, by_width in left.items():
+                rows += [{"f": f, "way": way, "kind": kind, "width": w, **vars(v)} for w, v in by_width.items()]
+            rebuilt = to_uint8(passed(test.batch(range(len(test)))))
+            about.append(
+                {"f": f, "way": way, "psnr_emoji": evaluation.psnr(rebuilt, test.images), **spent.get(way, {})}
+            )
+            pictures.append(to_uint8(passed(shown)))
+            lines.append(f"f = {f}, {way}")
+            thin = [left[kind][widths[0]].kept() for kind in structures.KINDS]
+            print(f"  f = {f}, {way}: {sum(thin)} of {len(thin)} kinds kept at {widths[0]} pixel", flush=True)
+    plotting.save_png(run.picture, plotting.grid_image(torch.cat(pictures), len(shown), scale=max(1, 64 // size)))
+    return {
+        "size": size,
+        "widths": widths,
+        "count": count,
+        "contrast": structures.CONTRAST,
+        "ways": about,
+        "rows": rows,
+        "rows_of_the_picture": lines,
     }

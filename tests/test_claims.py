@@ -2,8 +2,10 @@
 
 import pytest
 
-from ldm_course import claims, cli
+from ldm_course import breakeven, claims, cli, records, structures
 from ldm_course.claims import CLAIMS, CONFIRMED, NOT_HERE, NOT_YET, REFINED, REFUTED, gain, states_held, verdict, worst
+from ldm_course.complexity import autoencoder_flops, unet_flops
+from ldm_course.config import PROFILES
 from ldm_course.records import make_record, save_record
 
 
@@ -12,8 +14,9 @@ def store(tmp_path, monkeypatch):
     """Stores results as the record of a stage, in an empty house."""
     monkeypatch.setenv("LDM_HOME", str(tmp_path))
 
-    def keep(stage, results):
-        save_record(make_record(f"{stage}-cpu", "reference", results, command="x", seconds=1), tmp_path / "records")
+    def keep(stage, results, config=None):
+        record = make_record(f"{stage}-cpu", "reference", results, command="x", seconds=1, config=config)
+        save_record(record, tmp_path / "records")
 
     return keep
 
@@ -243,6 +246,82 @@ def test_enough_steps_are_those_that_are_not_resolvably_worse(store):
     assert judged("C6.2").verdict == REFINED
     store("sampling-cifar10-32-latent", rows({5: 2.0, 50: 2.0, 100: 1.0}))
     assert judged("C8.2").verdict == REFUTED
+
+
+def prices(store, rate, seconds_a_flop=lambda side: 1e-12):
+    """Stores a cost record whose calls take so many seconds a FLOP, and an autoencoder that trains at `rate` FLOP/s."""
+    p, rows = PROFILES["cpu"], []
+    for side in (32, 128, 512):
+        for f in (1, 4, 8):
+            net, row = p.unet.for_channels(3 if f == 1 else 4), {"side": side, "f": f}
+            flops = {"training": unet_flops(net, side // f, backward=True), "step": unet_flops(net, side // f)}
+            if f > 1:
+                flops["decode"] = autoencoder_flops(p.autoencoder.for_downsample(f), side, "decode")
+            for what, n in flops.items():
+                each = seconds_a_flop(side) * n.total
+                row[what] = {"batch": 64, "seconds_image": each, "seconds_alone": each}
+            rows.append(row | {"shape": [net.in_channels, side // f, side // f]})
+    store("cost", {"rows": rows}, {"profile": p})
+    spent = {"training_flops": rate, "training_seconds": 1.0, "encode_flops": 1e12, "encode_seconds": 1.0}
+    store("compare-cifar10-32", {"autoencoder": spent})
+
+
+def test_the_crossover_is_judged_on_two_bills_and_two_autoencoders(store):
+    prices(store, rate=1e20)  # an autoencoder that costs nothing: latents win at once on every bill
+    found = judged("C7.1")
+    assert found.verdict == REFUTED and found.found.count("the smallest, 32") == 4
+    assert found.sources == ("cost-cpu", "compare-cifar10-32-cpu")
+    prices(store, rate=1e6)  # and one that costs more than all else
+    found = judged("C7.1")
+    assert found.verdict == REFUTED and "trained first, none (f = 4) and none (f = 8)" in found.found
+    prices(store, rate=5e11)  # where it is trained, attention in pixels decides, and so the side
+    found = judged("C7.1")
+    assert found.verdict == REFINED and "there already, the smallest, 32 (f = 4)" in found.found
+    model = breakeven.cost_model(*records.recorded_together("cost", "compare-cifar10-32"))
+    sides = [breakeven.break_even_side(model, f, breakeven.FROM_NOTHING, breakeven.SIDES) for f in (4, 8)]
+    assert any(64 < side <= 256 for side in sides)
+    assert f"trained first, {sides[0]} (f = 4) and {sides[1]} (f = 8)" in found.found
+
+
+def test_pixel_precise_work_is_judged_by_what_is_kept_and_by_room(store):
+    def kept(trained, linear):
+        """Of the six kinds at one pixel, so many at f = 2, 4 and 8."""
+        rows = []
+        for way, counts in {"as trained": trained, "longer, on structures": (3, 2, 1), "linear code": linear}.items():
+            for f, n in zip((2, 4, 8), counts):
+                for i, kind in enumerate(structures.KINDS):
+                    row = {"f": f, "way": way, "kind": kind, "contrast": 1.0 * (i < n), "auc": 1.0, "off_by": 0.0}
+                    rows += [row | {"width": 1, "blind": 9.0}, row | {"width": 2, "blind": 9.0, "contrast": 1.0}]
+        return {"rows": rows}
+
+    prices(store, rate=1e6)  # on one bill, pixels are cheaper at 32
+    for trained, linear, word in (
+        ((0, 0, 0), (2, 0, 0), REFINED),  # lost, and no room, but on the other bill latents are cheaper
+        ((0, 0, 0), (6, 4, 1), REFINED),
+        ((6, 4, 3), (6, 6, 6), REFUTED),
+    ):
+        store("fine-structures-64", kept(trained, linear))
+        assert judged("C7.3").verdict == word
+    shown = judged("C7.3").found
+    assert "kept at f = 2/4/8: as trained 6/4/3, longer, on structures 3/2/1, linear code 6/6/6" in shown
+    prices(store, rate=1e20)  # on both, latents are
+    store("fine-structures-64", kept((0, 0, 0), (0, 0, 0)))
+    assert judged("C7.3").verdict == REFUTED
+
+
+def test_memory_and_speed_are_judged_in_a_batch_and_alone(store):
+    store("cost", costs(growth=1))
+    r = comparison()
+    store("compare-cifar10-32", r)  # 0.41 s in pixels, 1.41 s in latents, as the source has it
+    assert judged("C7.2").verdict == REFUTED
+    for alone, word in ((3.0, CONFIRMED), (9.0, REFUTED)):
+        r["sampling"][-1]["seconds_picture"] = {"1": alone, "64": 0.1}
+        store("compare-cifar10-32", r)
+        assert judged("C7.2").verdict == word
+    assert (
+        "16x less kept in training; a picture of 50 steps, decoded, 4.1x faster in a batch, 1.0x alone"
+        in judged("C7.2").found
+    )
 
 
 def test_the_command_prints_the_ledger(store, capsys):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ldm_course import checkpoints, cli, evaluation, reference, reference_report, scenes, stages
+from ldm_course import checkpoints, cli, evaluation, reference, reference_report, scenes, stages, structures
+from ldm_course.autoencoder import Autoencoder
 from ldm_course.complexity import unet_flops
 from ldm_course.config import PROFILES
 from ldm_course.records import load_record, save_record
@@ -244,6 +245,38 @@ def test_the_ladder_of_speed(tmp_path, monkeypatch):
     assert names[0] == "float32" and names == ["float32", "half precision", "channels_last", "compiled"][: len(names)]
     flops = SMOKE.batch_size * unet_flops(SMOKE.unet, 32, backward=True).total
     assert all(r["flop_per_s"] == pytest.approx(flops / r["seconds"]["median"]) for r in found["rungs"])
+
+
+def test_fine_structures_are_judged_five_ways_for_each_autoencoder(tmp_path, monkeypatch):
+    run = stages.Run("fine-structures-64", SMOKE, tmp_path, 0.01, torch.device("cpu"))
+    for f in (2, 4, 8):
+        name = f"autoencoder-emoji-64-f{f}-smoke.safetensors"
+        checkpoints.save_model(tmp_path / "checkpoints" / name, Autoencoder(stages.autoencoder_of(SMOKE, f)))
+    surveyed, whole = [], structures.survey
+
+    def survey(passed, widths, **size):
+        surveyed.append(size)
+        return whole(passed, widths[:1], **size)
+
+    monkeypatch.setattr(structures, "survey", survey)
+    found = stages.fine_structures(run, 64)
+    ways = ["bicubic", "linear code", "as trained", "longer, on emoji", "longer, on structures"]
+    assert [(w["f"], w["way"]) for w in found["ways"]] == [(f, way) for f in (2, 4, 8) for way in ways]
+    assert all(("images" in w) == w["way"].startswith("longer") for w in found["ways"])
+    assert len(found["rows"]) == 15 * len(structures.KINDS) and {r["width"] for r in found["rows"]} == {1}
+    assert surveyed == 15 * [{"count": SMOKE.eval_count // 4, "size": 64}]
+    kept = structures.kept_kinds(found["rows"], 1)
+    assert kept[2, "linear code"] == len(structures.KINDS) and kept[8, "bicubic"] == 0
+    assert found["rows_of_the_picture"][:2] == ["as drawn", "f = 2, bicubic"]
+    head, rows = reference_report.structure_rows({"results": found})
+    assert head[2:4] == ["1 px", "emoji, PSNR"] and len(rows) == 15
+    assert rows[1][:3] == ["f = 2", "linear code", "6 of 6"]
+
+
+def test_a_stage_without_its_autoencoders_says_which(tmp_path, house):
+    run = stages.Run("fine-structures-64", SMOKE, tmp_path, 1.0, torch.device("cpu"))
+    with pytest.raises(ValueError, match="fine-structures-64 needs the weights of autoencoder-emoji-64-f2; run:"):
+        stages.fine_structures(run, 64)
 
 
 def test_a_stage_that_was_stopped_goes_on(tmp_path, monkeypatch):
