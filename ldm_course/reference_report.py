@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
+import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from PIL import Image
 
 from . import plotting
-from .records import duration
+from .records import duration, home
 from .report import quality
 from .widgets import si
 
@@ -214,6 +217,33 @@ def autoencoder_rows(record: Record) -> list[list[str]]:
         of = f"{r['data']['name']}, {r['data']['train']}" if "few" in r["stage"] else r["data"]["name"]
         rows.append([of, r["data"]["size"], r["f"], loss, *numbers, fd, f"{v['training_images']:,}"])
     return rows
+
+
+def stored_rows(record: Record) -> dict[str, torch.Tensor]:
+    """The pictures that an autoencoder's stage stored beside its record, by the name of their row: uint8 (8, 3, H, H).
+
+    ValueError: the picture is missing, or has other rows than the record names.
+    """
+    names, size = record["results"]["rows_of_the_picture"], record["results"]["data"]["size"]
+    path = home() / "records" / f"{record['name']}.png"
+    if not path.is_file():
+        raise ValueError(
+            f"{path.name} is missing; run: ldm-course reference --stage {record['results']['stage']} --publish"
+        )
+    with Image.open(path) as image:
+        sheet = np.array(image.convert("RGB"))
+    scale, gap = max(1, 64 // size), 2  # as `stages` saves a grid
+    step = size * scale + gap
+    if sheet.shape[:2] != (len(names) * step - gap, 8 * step - gap):
+        raise ValueError(f"{path.name} is {sheet.shape[:2]}; expected {len(names)} rows of 8 pictures of {size} a side")
+    starts = torch.arange(8) * step
+    rows = {}
+    for i, name in enumerate(names):
+        cut = sheet[i * step : i * step + size * scale : scale]
+        rows[name] = torch.stack(
+            [torch.from_numpy(cut[:, a : a + size * scale : scale].copy()) for a in starts.tolist()]
+        )
+    return {name: row.permute(0, 3, 1, 2).contiguous() for name, row in rows.items()}
 
 
 def end_row(label: str, record: Record) -> list[str]:
