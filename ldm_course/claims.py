@@ -337,14 +337,13 @@ def _minutes(seen: Evidence) -> Finding:
     "probes of a scene's factors, latents and decoded pictures against pixels",
 )
 def _keeps(seen: Evidence) -> Finding:
-    probes = seen.results("perception-scenes-32")["probes"]
-    kept = set(probes["chance"]) - {f for name in ("latents", "decoded") for f in _read_worse(probes, name)}
-    shares = {
-        f: ", ".join(f"{probes['clean'][n][f]:.0%}" for n in ("pixels", "latents", "decoded")) for f in probes["chance"]
-    }
+    probes, of = seen.results("perception-scenes-32")["probes"], ("pixels", "latents", "decoded")
+    worse = {f for name in of[1:] for f in _read_worse(probes, name)}
+    kept = [f for f in probes["chance"] if f not in worse]
+    shown = [f"{f} " + ", ".join(f"{probes['clean'][name][f]:.0%}" for name in of) for f in probes["chance"]]
     return Finding(
-        CONFIRMED if len(kept) == len(probes["chance"]) else REFINED if kept else REFUTED,
-        "read rightly from pixels, latents, decoded pictures: " + "; ".join(f"{f} {s}" for f, s in shares.items()),
+        REFUTED if not kept else REFINED if worse else CONFIRMED,
+        f"kept: {', '.join(kept) or 'nothing'}; read from pixels, latents, decoded pictures: {'; '.join(shown)}",
         "It is trained to rebuild, not to understand: which content it keeps must be measured, factor by factor.",
     )
 

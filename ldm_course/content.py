@@ -332,7 +332,8 @@ def probe_inputs(model: Autoencoder, seen: Tensor, new: Tensor) -> dict[str, tup
     for name, make in {"coarse pixels": lambda x: F.avg_pool2d(x, 4), "scaled pixels": lambda x: x}.items():
         mean, std = make(seen).mean((0, 2, 3), keepdim=True), make(seen).std()
         found[name] = tuple(((make(x) - mean) / std).to(device) for x in (seen, new))
-    return found | {"decoded": tuple(rebuilt(model, x).to(device) for x in (seen, new))}
+    decoded = [torch.cat([model.from_latents(z) for z in of.split(128)]).clamp(-1, 1) for of in found["latents"]]
+    return found | {"decoded": tuple(decoded)}
 
 
 @dataclass(frozen=True)

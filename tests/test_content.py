@@ -138,6 +138,7 @@ def test_the_controls_have_the_latents_grid_or_its_scale():
     shapes = {name: tuple(pair[1].shape[1:]) for name, pair in inputs.items()}
     assert shapes["coarse pixels"] == (3, 8, 8) and shapes["latents"] == (4, 8, 8)
     assert shapes["pixels"] == shapes["scaled pixels"] == shapes["decoded"] == (3, 32, 32)
+    assert (inputs["decoded"][1] - content.rebuilt(model, new)).abs().max() < 1e-5
     for name in ("coarse pixels", "scaled pixels"):
         assert inputs[name][0].mean().item() == pytest.approx(0, abs=1e-5)
         assert inputs[name][0].std().item() == pytest.approx(1, rel=0.02)

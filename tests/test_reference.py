@@ -186,6 +186,19 @@ def test_what_chapter_4_measures_is_recorded_so_that_the_ledger_can_judge_it(tmp
         assert claims.CLAIMS[id].judge(live).verdict in (claims.CONFIRMED, claims.REFINED, claims.REFUTED)
 
 
+def test_autoencoders_are_drawn_by_f(trained):
+    ran(trained, FIRST)
+    record = load_record(f"{FIRST}-smoke", trained / "records")
+    left, middle, right = reference_report.by_f({4: record, 8: record}, {4: 27.0}).axes
+    variants = record["results"]["variants"]
+    drawn = {line.get_label(): line for line in left.lines}
+    assert set(drawn) == {*variants, "published"}
+    assert all(list(drawn[loss].get_ydata()) == [v["psnr"]] * 2 for loss, v in variants.items())
+    bars = [c for c in middle.containers]
+    assert [list(b[0].get_ydata()) for b in bars] == [[v["reconstruction"]["kd_e"]] * 2 for v in variants.values()]
+    assert list(right.lines[0].get_ydata()) == [127.5 * h["l1"] for h in variants["l1"]["history"]]
+
+
 def test_the_rows_of_a_stored_picture_are_the_pictures(trained, house):
     ran(trained, FIRST)
     record = load_record(f"{FIRST}-smoke", trained / "records")
