@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from . import stages
+from . import content, stages
 from .compare import compare
 from .config import Profile
 from .features import default_device
@@ -120,6 +120,20 @@ def _all() -> Iterator[Stage]:
             networks=2,
             shows={"FD-E, pixel": "matched.3.pixel.quality.fd_e", "latent": "matched.3.latent.quality.fd_e"},
         )
+    yield Stage(
+        "perception-emoji-32",
+        "what the stored pixel denoiser of drawings spends on invisible detail",
+        content.stage_of_drawings,
+        _minutes(1, 1),
+        shows={"bits on the invisible": "finer_than_visible.bits", "loss": "finer_than_visible.training loss"},
+    )
+    yield Stage(
+        "perception-scenes-32",
+        "what gets through the stored autoencoder of scenes, and what probes read",
+        content.stage_of_scenes,
+        _minutes(5, 9),
+        shows={"colour, pixels": "probes.clean.pixels.colour", "latents": "probes.clean.latents.colour"},
+    )
     yield _autoencoder("cifar10", 32, 4, cpu=2, few=True)
     for space in ("pixel", "latent"):
         first = "autoencoder-cifar10-few-32-f4" if space == "latent" else None

@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import matplotlib.pyplot as plt
+import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
+from PIL import Image
 
 from . import plotting, stability, structures
-from .records import duration
+from .records import duration, home
 from .report import quality
 from .widgets import si
 
@@ -240,6 +243,65 @@ def autoencoder_rows(record: Record) -> list[list[str]]:
         of = f"{r['data']['name']}, {r['data']['train']}" if "few" in r["stage"] else r["data"]["name"]
         rows.append([of, r["data"]["size"], r["f"], loss, *numbers, fd, f"{v['training_images']:,}"])
     return rows
+
+
+def by_f(runs: Mapping[int, Record], published: Mapping[int, float] | None = None) -> Figure:
+    """Autoencoders of one data set by f: PSNR and KD-E of each loss, and L1's training error against images seen.
+
+    `published` gives a PSNR by f, which is drawn in grey. Bars are twice KD-E's scatter.
+    """
+    figure, (left, middle, right) = _drawn(3, figsize=(9.6, 3.3))
+    marks = {"l1": ("o", ":"), "perceptual": ("s", "-"), "adversarial": ("^", "--")}
+    for loss, (mark, line) in marks.items():
+        found = {f: r["results"]["variants"][loss] for f, r in runs.items()}
+        q = [v["reconstruction"] for v in found.values()]
+        look = {"color": plotting.LATENT, "marker": mark, "ls": line, "ms": 5, "lw": 1.4, "label": loss}
+        left.plot(list(found), [v["psnr"] for v in found.values()], **look)
+        middle.errorbar(list(found), [x["kd_e"] for x in q], [2 * x["kd_e_std"] for x in q], capsize=2, **look)
+        middle.axhline(q[0]["kd_e_floor"], color=plotting.CLAIMED, lw=0.8)
+    if published:
+        left.plot(list(published), list(published.values()), "x--", color=plotting.CLAIMED, lw=1, label="published")
+    for (f, r), shade in zip(sorted(runs.items()), (0.4, 0.7, 1.0)):
+        h = r["results"]["variants"]["l1"]["history"]
+        error = [127.5 * point["l1"] for point in h]  # grey levels
+        right.plot([point["images"] for point in h], error, color=plotting.LATENT, alpha=shade, label=f"f = {f}")
+    for axes, words in ((left, "PSNR, dB"), (middle, "KD-E, lower is better")):
+        axes.set(xscale="log", xlabel="f", ylabel=words)
+        axes.set_xticks(list(runs), [str(f) for f in runs])
+        axes.minorticks_off()
+    middle.set_ylim(0, None)
+    right.set(xlabel="images seen", ylabel="error in training (L1), grey levels")
+    right.set_ylim(0, None)
+    left.legend(fontsize=7)
+    right.legend(fontsize=8)
+    return figure
+
+
+def stored_rows(record: Record) -> dict[str, torch.Tensor]:
+    """The pictures that an autoencoder's stage stored beside its record, by the name of their row: uint8 (8, 3, H, H).
+
+    ValueError: the picture is missing, or has other rows than the record names.
+    """
+    names, size = record["results"]["rows_of_the_picture"], record["results"]["data"]["size"]
+    path = home() / "records" / f"{record['name']}.png"
+    if not path.is_file():
+        raise ValueError(
+            f"{path.name} is missing; run: ldm-course reference --stage {record['results']['stage']} --publish"
+        )
+    with Image.open(path) as image:
+        sheet = np.array(image.convert("RGB"))
+    scale, gap = max(1, 64 // size), 2  # as `stages` saves a grid
+    step = size * scale + gap
+    if sheet.shape[:2] != (len(names) * step - gap, 8 * step - gap):
+        raise ValueError(f"{path.name} is {sheet.shape[:2]}; expected {len(names)} rows of 8 pictures of {size} a side")
+    starts = torch.arange(8) * step
+    rows = {}
+    for i, name in enumerate(names):
+        cut = sheet[i * step : i * step + size * scale : scale]
+        rows[name] = torch.stack(
+            [torch.from_numpy(cut[:, a : a + size * scale : scale].copy()) for a in starts.tolist()]
+        )
+    return {name: row.permute(0, 3, 1, 2).contiguous() for name, row in rows.items()}
 
 
 def end_row(label: str, record: Record) -> list[str]:

@@ -324,6 +324,100 @@ def test_memory_and_speed_are_judged_in_a_batch_and_alone(store):
     )
 
 
+def drawings(levels=0.02, loss=0.04, bits=0.77, lost=19.0):
+    return {
+        "visible": 2.0,
+        "grid": 4,
+        "finer_than_visible": {"noise levels": levels, "training loss": loss, "bits": bits},
+        "loss_above_grid": 0.68,
+        "lost": lost,
+    }
+
+
+def read(ratio=0.4, colour=(-0.14, 0.03), decoded=(-0.07, 0.02), lost=9.0, lead=(0.03, 0.06), answer=0.28):
+    even, parts = (0.0, 0.02), {"shape": 0.5, "colour": 0.75}
+    return {
+        "visible": 2.0,
+        "lost": lost,
+        "texture_to_movement": ratio,
+        "texture_to_movement_error": 0.02,
+        "grain": {"answer": answer},
+        "probes": {
+            "chance": {"shape": 0.1, "colour": 0.125},
+            "clean": {
+                n: {"shape": 0.5, "colour": c} for n, c in (("pixels", 0.99), ("latents", 0.85), ("decoded", 0.9))
+            },
+            "against_pixels": {
+                "latents": {"shape": even, "colour": colour},
+                "decoded": {"shape": even, "colour": decoded},
+            },
+            "undecided": {name: parts for name in ("pixels", "latents", "coarse pixels")},
+            "lead": lead[0],
+            "lead_error": lead[1],
+        },
+    }
+
+
+def test_what_is_spent_on_the_invisible_is_judged_by_levels_loss_and_bits(store):
+    for parts, word in (((0.6, 0.6, 0.6), CONFIRMED), ((0.02, 0.04, 0.77), REFINED), ((0.5, 0.5, 0.5), REFUTED)):
+        store("perception-emoji-32", drawings(*parts))
+        assert judged("C4.1").verdict == word
+    assert "below 2 grey levels: 50% of the noise levels" in judged("C4.1").found
+    assert "68% of the loss above f = 4" in judged("C4.1").found
+
+
+def test_the_cause_of_slower_learning_is_not_confirmed_by_slower_learning(store):
+    for kd, word, who in ((0.5, NOT_HERE, "latent nearer"), (1.0, NOT_HERE, "no resolved"), (1.5, REFUTED, "pixel")):
+        store("compare-emoji-32", comparison(images_kd=kd))
+        assert judged("C4.2").verdict == word and who in judged("C4.2").found
+
+
+def test_what_the_autoencoder_leaves_is_judged_by_three_tests(store):
+    store("perception-emoji-32", drawings(lost=1.9))
+    for changes, word in (
+        ({"colour": (-0.02, 0.03), "lost": 1.0}, CONFIRMED),
+        ({"colour": (-0.02, 0.03), "lost": 2.1}, REFINED),
+        ({}, REFINED),
+        ({"ratio": 0.49, "lost": 2.1}, REFUTED),  # less than a half, but not by more than its error
+    ):
+        store("perception-scenes-32", read(**({"lost": 1.0} | changes)))
+        assert judged("C4.3").verdict == word, changes
+    assert "passes 49% as well" in judged("C4.3").found and "read worse: colour" in judged("C4.3").found
+    assert judged("C4.3").sources == ("perception-emoji-32-cpu", "perception-scenes-32-cpu")
+
+
+def test_layout_needs_a_lead_beyond_its_error_and_texture_an_answer(store):
+    for lead, answer, word in (
+        ((0.1, 0.06), 0.5, CONFIRMED),
+        ((0.03, 0.06), 0.5, REFINED),
+        ((0.1, 0.06), 0.28, REFINED),
+        ((0.03, 0.06), 0.28, REFUTED),
+    ):
+        store("perception-scenes-32", read(lead=lead, answer=answer))
+        assert judged("C4.4").verdict == word
+    assert "pixels 62%, latents 62%" in judged("C4.4").found
+
+
+def test_the_content_is_kept_if_every_factor_is_read_from_latents_and_from_decoded_pictures(store):
+    kept, lost = (-0.01, 0.02), (-0.03, 0.02)
+    for latents, decoded, word in ((kept, kept, CONFIRMED), (kept, lost, REFINED), (lost, kept, REFINED)):
+        store("perception-scenes-32", read(colour=latents, decoded=decoded))
+        assert judged("C3.6").verdict == word
+    assert "kept: shape;" in judged("C3.6").found and "colour 99%, 85%, 90%" in judged("C3.6").found
+    none = read(colour=lost)
+    none["probes"]["against_pixels"]["decoded"]["shape"] = lost
+    store("perception-scenes-32", none)
+    assert judged("C3.6").verdict == REFUTED
+
+
+def test_live_results_are_judged_by_the_same_rule_and_are_no_record(store):
+    store("perception-scenes-32", read())
+    live = {"perception-scenes-32": read(colour=(0.0, 0.02), decoded=(0.0, 0.02))}
+    found = CLAIMS["C3.6"].judge(live)
+    assert found.verdict == CONFIRMED and found.sources == () and judged("C3.6").verdict == REFINED
+    assert CLAIMS["C4.3"].judge(live).verdict == NOT_YET  # the drawings were measured nowhere
+
+
 def test_the_command_prints_the_ledger(store, capsys):
     assert cli.main(["claims", "--chapter", "3"]) == 0
     text = capsys.readouterr().out

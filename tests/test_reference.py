@@ -2,15 +2,29 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ldm_course import checkpoints, cli, evaluation, reference, reference_report, scenes, stages, structures
+from ldm_course import (
+    checkpoints,
+    claims,
+    cli,
+    content,
+    evaluation,
+    reference,
+    reference_report,
+    scenes,
+    stages,
+    structures,
+)
 from ldm_course.autoencoder import Autoencoder
 from ldm_course.complexity import unet_flops
 from ldm_course.config import PROFILES
+from ldm_course.data import load_data
 from ldm_course.records import load_record, save_record
 from ldm_course.reference import STAGES, Stage, find, known_record, run_stages, status
 
@@ -218,6 +232,62 @@ def test_the_comparison_is_a_stage(trained):
     assert record["kind"] == "compare" and record["data_source"] == "scenes that stand in for CIFAR-10"
     assert [row["match"] for row in found["matched"]] == ["images", "flops", "denoiser_seconds", "all_seconds"]
     assert (trained / "records" / "compare-cifar10-32-smoke.png").is_file()
+
+
+@pytest.fixture
+def stored_networks(house):
+    """Untrained stand-ins for the course's own weights."""
+    first = stages.seeded(0, stages.Autoencoder, SMOKE.autoencoder)
+    for name in ("emoji", "scenes"):
+        checkpoints.save_model(house / "checkpoints" / f"{name}-32-autoencoder.safetensors", first)
+    network, levels = stages.seeded(0, stages.UNet, SMOKE.unet), stages.make_schedule("cosine")
+    path = house / "checkpoints" / "emoji-32-pixel.safetensors"
+    checkpoints.save_denoiser(path, network, size=32, schedule=levels, prediction="v")
+
+
+def test_what_chapter_4_measures_is_recorded_so_that_the_ledger_can_judge_it(tmp_path, stored_networks, monkeypatch):
+    monkeypatch.setattr(content, "PROBE_LEVELS", (200, 600))
+    monkeypatch.setattr(content.Sizes, "of", lambda p: content.Sizes(8, 16, 64, 10, 2))
+    drawings, things = ran(tmp_path, "perception-emoji-32", "perception-scenes-32")
+    assert drawings["pictures"] == 32 and len(drawings["rmse"]) == len(drawings["levels"]) == len(content.LEVELS)
+    assert things["probes"]["seeds"] == content.SEEDS and things["probes"]["scenes"] == 40
+    assert things["changes"]["texture 1"]["strength"] == pytest.approx(2, rel=0.2)
+    for name in ("perception-emoji-32", "perception-scenes-32"):
+        record = load_record(f"{name}-smoke", tmp_path / "records")
+        rows = record["results"]["rows_of_the_picture"]
+        shown = np.asarray(Image.open(tmp_path / "records" / f"{name}-smoke.png"))
+        assert shown.shape[0] == len(rows) * 66 - 2 and record["seconds"] > 0
+    live = {"perception-emoji-32": drawings, "perception-scenes-32": things}
+    for id in ("C3.6", "C4.1", "C4.3", "C4.4"):
+        assert claims.CLAIMS[id].judge(live).verdict in (claims.CONFIRMED, claims.REFINED, claims.REFUTED)
+
+
+def test_autoencoders_are_drawn_by_f(trained):
+    ran(trained, FIRST)
+    record = load_record(f"{FIRST}-smoke", trained / "records")
+    left, middle, right = reference_report.by_f({4: record, 8: record}, {4: 27.0}).axes
+    variants = record["results"]["variants"]
+    drawn = {line.get_label(): line for line in left.lines}
+    assert set(drawn) == {*variants, "published"}
+    assert all(list(drawn[loss].get_ydata()) == [v["psnr"]] * 2 for loss, v in variants.items())
+    bars = [c for c in middle.containers]
+    assert [list(b[0].get_ydata()) for b in bars] == [[v["reconstruction"]["kd_e"]] * 2 for v in variants.values()]
+    assert list(right.lines[0].get_ydata()) == [127.5 * h["l1"] for h in variants["l1"]["history"]]
+
+
+def test_the_rows_of_a_stored_picture_are_the_pictures(trained, house):
+    ran(trained, FIRST)
+    record = load_record(f"{FIRST}-smoke", trained / "records")
+    with pytest.raises(ValueError, match="is missing; run: ldm-course reference --stage autoencoder"):
+        reference_report.stored_rows(record)
+    shutil.copy(trained / "records" / f"{FIRST}-smoke.png", house / "records")
+    rows = reference_report.stored_rows(record)
+    assert list(rows) == ["held-out pictures", "l1", "perceptual", "adversarial"]
+    assert torch.equal(rows["held-out pictures"], load_data("cifar10", 32, "test", limit=256).images[:8])
+    assert all(r.shape == (8, 3, 32, 32) and not torch.equal(r, rows["l1"]) for n, r in rows.items() if n != "l1")
+    record["results"]["rows_of_the_picture"].append("one more")
+    with pytest.raises(ValueError, match="expected 5 rows of 8"):
+        reference_report.stored_rows(record)
 
 
 def test_cost_counts_and_leaves_out_what_would_take_too_long(tmp_path, monkeypatch):
