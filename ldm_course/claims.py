@@ -497,13 +497,13 @@ def _called(row: dict) -> str:
 
 def _cannot_tell(few: dict, target: dict) -> Finding:
     """What a comparison finds that could not have failed: no difference proves nothing where none can be seen."""
-    shown = " and ".join(
-        f"{_called(r)} (KD-E {r['quality']['kd_e']:.2f} ± {r['quality']['kd_e_std']:.2f})" for r in (few, target)
+    shown = " against ".join(
+        f"{_called(r)}, KD-E {r['quality']['kd_e']:.2f} ± {r['quality']['kd_e_std']:.2f}" for r in (few, target)
     )
     return Finding(
         NOT_HERE,
-        f"{target['quality']['n_generated']} pictures do not tell {shown} apart, the fewest steps judged at this count",
-        "By published FIDs of 50,000 pictures (DDIM, Table 1) the order is clear; chapter 6 has them.",
+        f"{target['quality']['n_generated']} pictures do not even resolve the fewest steps judged on so many: {shown}",
+        "In published FIDs of 50,000 pictures (DDIM, Table 1, and chapter 6) the order is clear.",
     )
 
 

@@ -200,7 +200,7 @@ def test_few_steps_are_enough_where_the_test_could_have_failed(store):
     assert judged("C6.2").verdict == REFUTED and "at every number of DDIM steps" in judged("C6.2").found
     store(stage, sampler_rows(**good, ddim_5=1.05, ddim_10=1.0))  # five steps cannot be told from a thousand
     found = judged("C6.2")
-    assert found.verdict == NOT_HERE and "64 pictures do not tell DDIM, 5 steps (KD-E 1.05" in found.found
+    assert found.verdict == NOT_HERE and "64 pictures" in found.found and "DDIM, 5 steps, KD-E 1.05" in found.found
     for kd, word in ((2.0, REFUTED), (1.0, CONFIRMED)):
         store("sampling-cifar10-32-latent", sampler_rows(ddim_5=2.0, ddim_50=kd, ddim_100=1.0, ddim_1000=([(9.0, 16)])))
         assert judged("C8.2").verdict == word
