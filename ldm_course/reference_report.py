@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from PIL import Image
 
 from . import plotting, stability, structures
+from .claims import gain
 from .records import duration, home
 from .report import quality
 from .widgets import si
@@ -231,6 +232,28 @@ def samplers(runs: Mapping[str, Record]) -> Figure:
     panels[0].set_ylim(0, None)
     panels[1].legend(fontsize=7)
     return figure
+
+
+def pareto(rows: Sequence[Record], *, beyond_scatter: bool = False) -> list[Record]:
+    """The Pareto front by `seconds_picture` and the KD-E of `quality`: the rows that no other dominates, by seconds.
+
+    One dominates another if it takes no longer and is no farther, and is ahead in one of the two; of rows that tie in
+    both, all stay. With `beyond_scatter` being nearer counts only beyond twice the scatter (`claims.gain`), and being
+    faster alone dominates nothing: what stays is every row that may be on the front, at least those of the plain one.
+    ValueError: rows judged on different counts of pictures, which do not compare.
+    """
+    counts = sorted({row["quality"]["n_generated"] for row in rows})
+    if len(counts) > 1:
+        raise ValueError(f"rows judged on {', '.join(map(str, counts))} pictures; a front needs one count")
+
+    def dominates(a: Record, b: Record) -> bool:
+        faster, nearer = (b["seconds_picture"] - a["seconds_picture"], b["quality"]["kd_e"] - a["quality"]["kd_e"])
+        if beyond_scatter:
+            return faster >= 0 and (gain(b["quality"], a["quality"]) or 0) > 0
+        return faster >= 0 and nearer >= 0 and (faster > 0 or nearer > 0)
+
+    front = [row for row in rows if not any(dominates(other, row) for other in rows)]
+    return sorted(front, key=lambda row: row["seconds_picture"])
 
 
 def autoencoder_rows(record: Record) -> list[list[str]]:

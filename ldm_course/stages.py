@@ -726,6 +726,7 @@ def sampling(run: Run, trained: str) -> dict:
             made = generate(d.model, d.space, count, d.schedule, method=method, steps=steps, **options)
             seconds = time.perf_counter() - started
             quality = evaluation.evaluate(made, reference)
+            few = quality if count == p.ddpm_count else evaluation.evaluate(made[: p.ddpm_count], reference)
             rows.append(
                 {
                     "method": method,
@@ -733,6 +734,7 @@ def sampling(run: Run, trained: str) -> dict:
                     "seconds_picture": seconds / count,
                     "made": count,
                     "quality": quality,
+                    "quality_few": few,  # of as many as the slowest sampler makes: only equal counts compare
                 }
             )
             print(

@@ -236,16 +236,98 @@ def test_unequal_counts_judge_no_quality(store):
     assert judged("C5.4").verdict == NOT_HERE
 
 
-def test_enough_steps_are_those_that_are_not_resolvably_worse(store):
-    def rows(kd):
-        return {"rows": [{"method": "ddim", "steps": s, "quality": judgement(k)} for s, k in kd.items()]}
+def sampler_rows(**kd):
+    """Rows such as ddim_5=(KD-E, pictures), or ddim_5=KD-E of 64; a step takes a millisecond."""
+    rows = []
+    for name, value in kd.items():
+        method, steps = name.split("_")
+        row = {"method": method, "steps": int(steps), "seconds_picture": int(steps) / 1000}
+        judged = [judgement(value)] if isinstance(value, float) else [judgement(k, n=n) for k, n in value]
+        rows.append(row | dict(zip(("quality", "quality_few"), judged)))
+    return {"rows": rows}
 
-    store("sampling-cifar10-32-pixel", rows({5: 2.0, 20: 1.05, 50: 1.0, 100: 1.0}))
-    assert judged("C6.2").verdict == CONFIRMED and "from 20 steps on: 50x" in judged("C6.2").found
-    store("sampling-cifar10-32-pixel", rows({5: 1.0, 20: 1.0, 100: 1.0}))
-    assert judged("C6.2").verdict == REFINED
-    store("sampling-cifar10-32-latent", rows({5: 2.0, 50: 2.0, 100: 1.0}))
-    assert judged("C8.2").verdict == REFUTED
+
+def test_few_steps_are_enough_where_the_test_could_have_failed(store):
+    stage = "sampling-cifar10-32-pixel"
+    good = {"ddpm_1000": 1.0, "ddim_1000": 1.0, "ddim_100": 1.02}
+    store(stage, sampler_rows(**good, ddim_5=2.0, ddim_10=1.05, ddim_20=1.3, ddim_50=1.05))
+    found = judged("C6.2")  # 10 steps are no worse, but 20 are: enough is what stays so
+    assert found.verdict == CONFIRMED and "from 50 DDIM steps on: 20x" in found.found
+    store(stage, sampler_rows(**good, ddim_5=2.0, ddim_10=1.0))
+    assert judged("C6.2").verdict == REFINED and "from 10 DDIM steps on: 100x" in judged("C6.2").found
+    store(stage, sampler_rows(ddpm_1000=1.0, ddim_5=2.0, ddim_1000=1.5))
+    assert judged("C6.2").verdict == REFUTED and "at every number of DDIM steps" in judged("C6.2").found
+    store(stage, sampler_rows(**good, ddim_5=1.05, ddim_10=1.0))  # five steps cannot be told from a thousand
+    found = judged("C6.2")
+    assert found.verdict == NOT_HERE and "64 pictures" in found.found and "DDIM, 5 steps, KD-E 1.05" in found.found
+    for kd, word in ((2.0, REFUTED), (1.0, CONFIRMED)):
+        store("sampling-cifar10-32-latent", sampler_rows(ddim_5=2.0, ddim_50=kd, ddim_100=1.0, ddim_1000=([(9.0, 16)])))
+        assert judged("C8.2").verdict == word
+    store("sampling-cifar10-32-latent", sampler_rows(ddim_5=1.0, ddim_50=1.0, ddim_100=1.0))
+    assert judged("C8.2").verdict == NOT_HERE
+
+
+def test_samplers_are_compared_at_the_count_of_the_slowest(store):
+    rows = sampler_rows(
+        ddpm_1000=[(1.0, 16)], ddim_1000=[(1.0, 16)], ddim_5=[(9.0, 64), (2.0, 16)], ddim_50=[(9.0, 64), (1.0, 16)]
+    )
+    store("sampling-cifar10-32-pixel", rows)
+    assert judged("C6.2").verdict == CONFIRMED and "from 50 DDIM steps" in judged("C6.2").found
+    for row in rows["rows"]:  # an older record, judged at one count each: nothing below 1000 steps compares
+        row.pop("quality_few", None)
+    store("sampling-cifar10-32-pixel", rows)
+    assert judged("C6.2").verdict == NOT_HERE and judged("C6.1").verdict == NOT_HERE
+
+
+def test_ddpm_is_good_and_slow_if_it_needs_the_steps_that_others_do_not(store):
+    stage = "sampling-cifar10-32-pixel"
+    all_of = {"ddpm_5": 3.0, "ddpm_50": 1.5, "ddpm_1000": 1.0, "ddim_5": 2.0, "ddim_50": 1.02, "dpmpp_1000": 1.0}
+
+    def with_(**other):
+        store(stage, sampler_rows(**all_of | other))
+        return judged("C6.1")
+
+    found = with_()
+    assert found.verdict == CONFIRMED and "20x the seconds of DDIM, 50 steps, where DDPM is resolvably" in found.found
+    assert with_(ddpm_50=1.05).verdict == REFINED  # a thousand steps are a habit
+    assert with_(ddim_50=1.5).verdict == REFINED and "no other is as good" in with_(ddim_50=1.5).found
+    assert with_(ddim_50=0.85).verdict == REFINED  # it is beaten, beyond the scatter and 10 %
+    assert with_(ddim_50=0.4).verdict == REFUTED  # by more than a factor of two
+    assert with_(ddim_50=0.91).verdict == CONFIRMED  # beaten beyond the scatter, but by less than 10 %
+    assert with_(ddim_50=1.5, ddim_250=1.0).verdict == REFUTED  # four times slower is not ten times
+    assert with_(ddpm_5=1.05).verdict == NOT_HERE
+
+
+def test_which_samplers_draw_the_same_picture_again():
+    assert claims.draws_alike("ddim") and claims.draws_alike("dpmpp") and not claims.draws_alike("ddpm")
+
+
+def test_large_pictures_are_practical_by_the_clock_and_against_pixels(store):
+    def rows(step=0.01, pixel=None):
+        found = []
+        for side in (512, 1024):
+            found.append({"side": side, "f": 1, "training": {"seconds_image": pixel} if pixel else {"why": "slow"}})
+            parts = {"training": {"seconds_image": 3 * step}, "step": {"seconds_image": step}}
+            found.append({"side": side, "f": 8} | parts | {"decode": {"seconds_image": 0.5}})
+        return {"rows": found}
+
+    store("cost", rows())
+    found = judged("C6.3")
+    assert found.verdict == CONFIRMED and "512: a picture in 1 s, a training step in 0.03 s" in found.found
+    assert "left out as too slow" in found.found
+    for given, word in (
+        ({"step": 1.18, "pixel": 40.0}, CONFIRMED),  # 59.5 s a picture
+        ({"step": 1.2, "pixel": 40.0}, REFINED),  # cheaper, and more than a minute
+        ({"pixel": 0.29}, REFUTED),  # less than ten times the latent's 0.03 s
+    ):
+        store("cost", rows(**given))
+        assert judged("C6.3").verdict == word, given
+    lacking = rows()
+    lacking["rows"][-1]["step"] = {"why": "left out"}
+    store("cost", lacking)
+    assert judged("C6.3").verdict == NOT_HERE
+    store("cost", costs(growth=3))  # a record that never tried 1024
+    assert judged("C6.3").verdict == NOT_HERE
 
 
 def prices(store, rate, seconds_a_flop=lambda side: 1e-12):

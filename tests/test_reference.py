@@ -143,7 +143,31 @@ def test_every_sampler_gets_every_number_of_steps(trained, monkeypatch):
         (method, steps) for steps in (2, 3) for method in ("ddpm", "ddim", "dpmpp")
     ]
     assert {r["quality"]["fd_e"] for r in found["rows"]} == {SMOKE.eval_count}
+    assert {r["quality_few"]["fd_e"] for r in found["rows"]} == {SMOKE.ddpm_count}  # one count for all rows
     assert found["trained"] == f"{LATENT}-smoke"
+
+
+def row(seconds, kd, std=0.0, n=64):
+    return {"seconds_picture": seconds, "quality": {"kd_e": kd, "kd_e_std": std, "n_generated": n}}
+
+
+def test_the_pareto_front_is_what_no_other_row_dominates():
+    slow, bad, mid, tie, good = row(4, 0.9), row(1, 0.9), row(2, 0.5), row(2, 0.5), row(3, 0.4)
+    assert reference_report.pareto([slow, good, mid, tie, bad]) == [bad, mid, tie, good]  # by seconds; ties stay
+    assert reference_report.pareto([row(2, 0.6), mid]) == [mid] == reference_report.pareto([row(3, 0.5), mid])
+    assert reference_report.pareto([]) == []
+    with pytest.raises(ValueError, match="16, 64 pictures"):
+        reference_report.pareto([mid, row(1, 1.0, n=16)])
+
+
+def test_beyond_the_scatter_the_front_only_grows():
+    rows = [row(1, 0.9, 0.1), row(2, 0.5, 0.1), row(3, 0.7, 0.1), row(3, 0.9, 0.1), row(4, 0.45, 0.1)]
+    front = reference_report.pareto(rows, beyond_scatter=True)  # 2 * hypot(0.1, 0.1) is 0.28
+    assert front == [rows[0], rows[1], rows[2], rows[4]]  # 0.7 is not resolvably behind 0.5, and 0.9 is
+    random = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [row(round(s, 1), round(kd, 1), std / 10) for s, kd, std in random]
+    plain, wide = reference_report.pareto(rows), reference_report.pareto(rows, beyond_scatter=True)
+    assert 0 < len(plain) < len(wide) < len(rows) and all(r in wide for r in plain)
 
 
 def test_few_pictures_are_told_from_others(trained):
