@@ -707,16 +707,13 @@ def _crossover(seen: Evidence) -> Finding:
         for name, work in bills.items()
     }
     fits = [side is not None and 64 < side <= 256 for side in found.values()]
-    shown = {name: " and ".join(_side(found[f, name]) + f" (f = {f})" for f in (4, 8)) for name in bills}
+    shown = {name: ", ".join(f"{found[f, name] or 'none'} at f = {f}" for f in (4, 8)) for name in bills}
     return Finding(
         CONFIRMED if all(fits) else REFINED if any(fits) else REFUTED,
-        "latents are cheaper from this side on: " + "; ".join(f"autoencoder {name}, {s}" for name, s in shown.items()),
+        f"latents are cheaper from this side on ({min(breakeven.SIDES)} is the smallest asked): "
+        + "; ".join(f"autoencoder {name}, {sides}" for name, sides in shown.items()),
         "By cost alone. How long the autoencoder is trained moves the crossover more than the side does.",
     )
-
-
-def _side(side: int | None) -> str:
-    return "none" if side is None else f"the smallest, {side}" if side == min(breakeven.SIDES) else str(side)
 
 
 @claim("C7.2", "Latent space suits little GPU memory and fast inference.", "memory and seconds at 32 a side")

@@ -351,18 +351,18 @@ def prices(store, rate, seconds_a_flop=lambda side: 1e-12):
 def test_the_crossover_is_judged_on_two_bills_and_two_autoencoders(store):
     prices(store, rate=1e20)  # an autoencoder that costs nothing: latents win at once on every bill
     found = judged("C7.1")
-    assert found.verdict == REFUTED and found.found.count("the smallest, 32") == 4
+    assert found.verdict == REFUTED and found.found.count("32 at f = ") == 4
     assert found.sources == ("cost-cpu", "compare-cifar10-32-cpu")
     prices(store, rate=1e6)  # and one that costs more than all else
     found = judged("C7.1")
-    assert found.verdict == REFUTED and "trained first, none (f = 4) and none (f = 8)" in found.found
+    assert found.verdict == REFUTED and "trained first, none at f = 4, none at f = 8" in found.found
     prices(store, rate=5e11)  # where it is trained, attention in pixels decides, and so the side
     found = judged("C7.1")
-    assert found.verdict == REFINED and "there already, the smallest, 32 (f = 4)" in found.found
+    assert found.verdict == REFINED and "there already, 32 at f = 4, 32 at f = 8" in found.found
     model = breakeven.cost_model(*records.recorded_together("cost", "compare-cifar10-32"))
     sides = [breakeven.break_even_side(model, f, breakeven.FROM_NOTHING, breakeven.SIDES) for f in (4, 8)]
     assert any(64 < side <= 256 for side in sides)
-    assert f"trained first, {sides[0]} (f = 4) and {sides[1]} (f = 8)" in found.found
+    assert f"trained first, {sides[0]} at f = 4, {sides[1]} at f = 8" in found.found
 
 
 def test_pixel_precise_work_is_judged_by_what_is_kept_and_by_room(store):
