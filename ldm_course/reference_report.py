@@ -273,7 +273,7 @@ def by_f(runs: Mapping[int, Record], published: Mapping[int, float] | None = Non
 
     `published` gives a PSNR by f, which is drawn in grey. Bars are twice KD-E's scatter.
     """
-    figure, (left, middle, right) = _drawn(3, figsize=(9.6, 3.3))
+    figure, (left, middle, right) = _drawn(3, figsize=(8.8, 3.2))
     marks = {"l1": ("o", ":"), "perceptual": ("s", "-"), "adversarial": ("^", "--")}
     for loss, (mark, line) in marks.items():
         found = {f: r["results"]["variants"][loss] for f, r in runs.items()}
@@ -287,13 +287,13 @@ def by_f(runs: Mapping[int, Record], published: Mapping[int, float] | None = Non
     for (f, r), shade in zip(sorted(runs.items()), (0.4, 0.7, 1.0)):
         h = r["results"]["variants"]["l1"]["history"]
         error = [127.5 * point["l1"] for point in h]  # grey levels
-        right.plot([point["images"] for point in h], error, color=plotting.LATENT, alpha=shade, label=f"f = {f}")
+        right.plot([point["images"] / 1000 for point in h], error, color=plotting.LATENT, alpha=shade, label=f"f = {f}")
     for axes, words in ((left, "PSNR, dB"), (middle, "KD-E, lower is better")):
         axes.set(xscale="log", xlabel="f", ylabel=words)
         axes.set_xticks(list(runs), [str(f) for f in runs])
         axes.minorticks_off()
     middle.set_ylim(0, None)
-    right.set(xlabel="images seen", ylabel="error in training (L1), grey levels")
+    right.set(xlabel="thousand images seen", ylabel="training error, grey levels")
     right.set_ylim(0, None)
     left.legend(fontsize=7)
     right.legend(fontsize=8)
