@@ -511,8 +511,8 @@ def _gap_at(points: list[dict], images: int) -> float:
     "C5.3", "Training is more stable.", "over seeds: spread of KD-E, spikes of the loss, effect of the learning rate"
 )
 def _stable(seen: Evidence) -> Finding:
-    """By three tests (`stability.calmer`) at the same images: confirmed if all are for the latent, refuted if some are
-    for pixels and none for it, refined if some are for it; else nothing is resolved."""
+    """By three tests (`stability.calmer`) at the same images: confirmed if all are for the latent, refined if some are,
+    refuted if some are for pixels and none for the latent; else nothing is resolved."""
     r = seen.results("seeds-cifar10-32")
     images = r["images"]
     pixel, latent = (stability.calm(r, space, images) for space in ("pixel", "latent"))
@@ -523,7 +523,7 @@ def _stable(seen: Evidence) -> Finding:
     shown = (
         f"KD-E varies by {stability.spread(pixel.kd_e):.0%} and {stability.spread(latent.kd_e):.0%} over "
         f"{len(pixel.kd_e)} seeds, {pixel.leaps} and {latent.leaps} spikes in {pixel.steps} steps, "
-        f"learning rates move it by {pixel.sway:.0%} and {latent.sway:.0%}"
+        f"and it stands {pixel.stands} and {latent.stands} times the learning rate"
     )
     return Finding(
         word,

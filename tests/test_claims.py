@@ -213,14 +213,15 @@ def test_calm_is_judged_by_seeds_spikes_and_learning_rates(store):
         return [run(value, 1) for value in kd] + [run(moved * sum(kd) / len(kd), 4)]
 
     rough = {"kd": (0.2, 1.0, 3.0), "spikes": 3, "moved": 2.0}
-    smooth = {"kd": (1.0, 1.02, 1.04), "spikes": 0, "moved": 1.1}
+    smooth = {"kd": (1.0, 1.02, 1.04), "spikes": 0, "moved": 1.05}
     level = {"kd": (1.0, 1.1, 1.2), "moved": 1.5}
     for pixel, latent, word in (
         (rough, smooth, CONFIRMED),
         (smooth, rough, REFUTED),
         (level, level, NOT_HERE),
-        (level, level | {"moved": 1.1}, REFINED),
-        (level, level | {"moved": 2.0}, REFUTED),
+        (level, level | {"moved": 1.05}, REFINED),
+        (level, level | {"moved": 2.0}, NOT_HERE),
+        (level | {"moved": 1.05}, level, REFUTED),
         (level, smooth | {"images": 128}, NOT_HERE),
     ):
         store("seeds-cifar10-32", {"images": 64, "runs": runs("pixel", **pixel) + runs("latent", **latent)})

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from ldm_course import stability
 from ldm_course.stability import Calm, calm, calmer, resolved, spikes, spread
 
 
@@ -69,23 +68,31 @@ def test_calm_reads_the_stage():
     found = calm({"runs": runs}, "pixel", 64)
     assert found.kd_e == pytest.approx([1.0, 3.0]) and found.loss == [0.3, 0.3]
     assert found.leaps == 1 and found.steps == 80  # the one at step 41 is after the mark
-    assert found.by_rate == pytest.approx({1: 2.0, 4: 5.0}) and found.sway == pytest.approx(1.5)
+    assert found.by_rate == pytest.approx({1: 2.0, 4: 5.0}) and found.stands == 1
     # a pair 2 * 0.4 apart has the variance 0.32; of a mean of two, 0.16; over three networks; relative to 2
     assert found.drawn == pytest.approx(math.sqrt(0.16 / 3) / 2)
     assert calm({"runs": runs}, "pixel", 65) is None
 
 
 def test_each_test_says_who_is_calmer_or_that_it_cannot_tell():
-    def of(values=(1.0, 1.1, 1.2), leaps=0, moved=1.5, drawn=0.01):
+    def of(values=(1.0, 1.1, 1.2), leaps=0, moved=1.5):
         mean = sum(values) / len(values)
-        return Calm(list(values), [1.0] * 3, drawn, leaps, 300, {1: mean, 4: mean * moved})
+        return Calm(list(values), [1.0] * 3, 0.01, leaps, 300, {1: mean, 4: mean * moved})
 
     wide, narrow = (0.1, 1.0, 3.0), (1.0, 1.01, 1.02)
     assert calmer(of(wide), of(narrow))["seeds"] is True and calmer(of(narrow), of(wide))["seeds"] is False
     assert calmer(of(), of((1.0, 1.15, 1.3)))["seeds"] is None  # 1.5 times is nothing from three
     assert calmer(of(leaps=5), of())["spikes"] is True and calmer(of(leaps=4), of())["spikes"] is None
-    assert calmer(of(), of(moved=1.1))["learning rate"] is True
-    assert calmer(of(moved=1.1), of())["learning rate"] is False
-    assert calmer(of(), of(moved=1.1, drawn=0.5))["learning rate"] is None
+    assert calmer(of(), of(moved=1.05))["learning rate"] is True
+    assert calmer(of(moved=1.05), of())["learning rate"] is False
+    assert calmer(of(moved=9.0), of(moved=1.5))["learning rate"] is None  # both fail: how far is no matter
+    assert calmer(of(moved=0.5), of(moved=1.0))["learning rate"] is None
     assert set(calmer(of(), of())) == {"seeds", "spikes", "learning rate"}
-    assert stability.WINDOW >= 3
+
+
+def test_a_rate_beyond_one_that_failed_counts_no_more():
+    def stands(**by_rate):
+        return Calm([1.0] * 3, [1.0] * 3, 0.0, 0, 9, {int(k[1:]): v for k, v in by_rate.items()}).stands
+
+    assert stands(x1=1.0, x4=1.09, x16=1.0) == 16 and stands(x1=1.0, x4=1.09, x16=1.2) == 4
+    assert stands(x1=1.0, x4=1.2, x16=1.0) == 1 and stands(x1=1.0, x4=math.nan) == 1
