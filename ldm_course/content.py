@@ -436,7 +436,8 @@ def read_factors(
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured in a profile: drawings and scenes; scenes that probes learn from and read; their steps."""
+    """How much the chapter measures in a profile: drawings and scenes; scenes that probes learn from and read; their
+    steps. The stages measure more: four times the drawings and the scenes to be read, twice the rest of the probes'."""
 
     drawings: int
     scenes: int
@@ -447,12 +448,13 @@ class Sizes:
     @classmethod
     def of(cls, p: Profile) -> Sizes:
         count = min(p.reference_count, 4096)
-        return cls(max(16, p.eval_count), max(32, 2 * p.eval_count), 4 * count, max(64, count // 2), min(count, 2048))
+        return cls(
+            max(16, p.eval_count), max(32, 2 * p.eval_count), 2 * count, max(64, count // 2), min(count, 2048) // 2
+        )
 
 
 def stage_of_drawings(run: Run) -> dict:
-    """What the stored pixel denoiser of drawings spends, and what their autoencoder loses; on four times as many
-    drawings as the chapter takes."""
+    """What the stored pixel denoiser of drawings spends, and what their autoencoder loses."""
     pictures = held_out_drawings(4 * Sizes.of(run.profile).drawings)
     x0 = to_float(pictures.images)
     errors = errors_of(checkpoints.pretrained("emoji-32-pixel", run.device), x0)
@@ -470,18 +472,17 @@ def stage_of_drawings(run: Run) -> dict:
 
 
 def stage_of_scenes(run: Run) -> dict:
-    """What gets through the stored autoencoder of scenes, and what probes read; with SEEDS probes for each input, and
-    four times as many scenes to be read as the chapter takes."""
+    """What gets through the stored autoencoder of scenes, and what SEEDS probes of each input read."""
     sizes, model = Sizes.of(run.profile), first_stage("scenes", run.device)
 
     def through(x: Tensor) -> Tensor:
         return rebuilt(model, x)
 
     plain, changed = changed_scenes(sizes.scenes)
-    seen, truth = alone(0, sizes.seen)
+    seen, truth = alone(0, 2 * sizes.seen)
     new, new_truth = alone(HELD_OUT, 4 * sizes.new)
     readings = read_factors(
-        probe_inputs(model, seen, new), truth, new_truth, make_schedule("cosine"), steps=sizes.steps, seeds=SEEDS
+        probe_inputs(model, seen, new), truth, new_truth, make_schedule("cosine"), steps=2 * sizes.steps, seeds=SEEDS
     )
     strong = changed["texture 4"]
     _save_rows(run, [strong[:8], through(strong[:8]), plain[:8], through(plain[:8])])
