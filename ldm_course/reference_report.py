@@ -11,7 +11,7 @@ from statistics import fmean
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from . import plotting, stability
 from .records import duration
@@ -279,6 +279,8 @@ def seed_curves(record: Record) -> Figure:
             axes.plot(x, curve, label=label, **line)
         axes.axvline(steps, color=plotting.CLAIMED, lw=0.8)
         axes.set(xscale="log", yscale="log", xlabel="steps", title=space)
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(ScalarFormatter())
         axes.legend(fontsize=8)
     panels[0].set_ylabel("training loss")
     return figure
