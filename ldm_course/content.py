@@ -437,7 +437,7 @@ def read_factors(
 @dataclass(frozen=True)
 class Sizes:
     """How much the chapter measures in a profile: drawings and scenes; scenes that probes learn from and read; their
-    steps. The stages measure more: four times the drawings and the scenes to be read, twice the rest of the probes'."""
+    steps. The stages measure more: four times the drawings, and of all that the probes take."""
 
     drawings: int
     scenes: int
@@ -448,9 +448,7 @@ class Sizes:
     @classmethod
     def of(cls, p: Profile) -> Sizes:
         count = min(p.reference_count, 4096)
-        return cls(
-            max(16, p.eval_count), max(32, 2 * p.eval_count), 2 * count, max(64, count // 2), min(count, 2048) // 2
-        )
+        return cls(max(16, p.eval_count), max(32, 2 * p.eval_count), count, max(64, count // 2), min(count, 2048) // 4)
 
 
 def stage_of_drawings(run: Run) -> dict:
@@ -479,10 +477,10 @@ def stage_of_scenes(run: Run) -> dict:
         return rebuilt(model, x)
 
     plain, changed = changed_scenes(sizes.scenes)
-    seen, truth = alone(0, 2 * sizes.seen)
+    seen, truth = alone(0, 4 * sizes.seen)
     new, new_truth = alone(HELD_OUT, 4 * sizes.new)
     readings = read_factors(
-        probe_inputs(model, seen, new), truth, new_truth, make_schedule("cosine"), steps=2 * sizes.steps, seeds=SEEDS
+        probe_inputs(model, seen, new), truth, new_truth, make_schedule("cosine"), steps=4 * sizes.steps, seeds=SEEDS
     )
     strong = changed["texture 4"]
     _save_rows(run, [strong[:8], through(strong[:8]), plain[:8], through(plain[:8])])

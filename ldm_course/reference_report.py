@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from . import plotting, stability, structures
@@ -389,6 +389,8 @@ def seed_curves(record: Record) -> Figure:
             axes.plot(x, curve, label=label, **line)
         axes.axvline(steps, color=plotting.CLAIMED, lw=0.8)
         axes.set(xscale="log", yscale="log", xlabel="steps", title=space)
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(ScalarFormatter())
         axes.legend(fontsize=8)
     panels[0].set_ylabel("training loss")
     return figure

@@ -94,8 +94,8 @@ def calm(results: Mapping, space: str, images: int) -> Calm | None:
         if point is None:
             return None
         draws = [quality["kd_e"] for quality in (point["quality"], point["again"])]
-        gaps.append((draws[0] - draws[1]) ** 2 / 2)
         if row["times"] == 1:
+            gaps.append((draws[0] - draws[1]) ** 2 / 2)
             usual.append(row)
             points.append((fmean(draws), point["loss_test"], point["step"]))
         else:

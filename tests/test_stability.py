@@ -69,8 +69,8 @@ def test_calm_reads_the_stage():
     assert found.kd_e == pytest.approx([1.0, 3.0]) and found.loss == [0.3, 0.3]
     assert found.leaps == 1 and found.steps == 80  # the one at step 41 is after the mark
     assert found.by_rate == pytest.approx({1: 2.0, 4: 5.0}) and found.stands == 1
-    # a pair 2 * 0.4 apart has the variance 0.32; of a mean of two, 0.16; over three networks; relative to 2
-    assert found.drawn == pytest.approx(math.sqrt(0.16 / 3) / 2)
+    # a pair 2 * 0.4 apart has the variance 0.32; of a mean of two, 0.16; over two networks; relative to 2
+    assert found.drawn == pytest.approx(math.sqrt(0.16 / 2) / 2)
     assert calm({"runs": runs}, "pixel", 65) is None
 
 
