@@ -177,6 +177,15 @@ def test_pictures_have_words_for_those_who_cannot_see_them(book):
         assert all(picture.get("alt") for picture in page.pictures), name
 
 
+def test_no_page_weighs_more_than_three_megabytes(book, built):
+    for name, page in book.items():
+        if name.startswith(("book/", "chapters/")):
+            own = {unquote(urlsplit(x).path) for x in page.loads if x and not foreign(x) and not x.startswith("data:")}
+            pictures = {x for x in own if re.search(r"\.(png|jpe?g|webp|svg)$", x)}
+            files = [built / name, *((built / name).parent / x for x in pictures)]
+            assert sum(file.stat().st_size for file in files) < 3e6, name
+
+
 def test_each_page_has_one_title(book):
     for name, page in book.items():
         if name.startswith(("book/", "chapters/")):
