@@ -17,7 +17,7 @@ from torch import nn
 
 from .autoencoder import Autoencoder
 from .config import AutoencoderConfig, UNetConfig, from_stored
-from .records import home, written_whole
+from .records import all_finite, home, written_whole
 from .schedules import Schedule, make_schedule
 from .spaces import LatentSpace, PixelSpace
 from .unet import UNet
@@ -39,7 +39,7 @@ class Denoiser:
 def save_model(path: str | Path, model: nn.Module, *, half: bool = False, **meta) -> Path:
     """Writes weights and configuration; `half` rounds the weights to float16. `meta` is kept as JSON.
 
-    ValueError: neither a `UNet` nor an `Autoencoder`.
+    ValueError: neither a `UNet` nor an `Autoencoder`, or weights that are not finite, also after rounding.
     """
     kind = next((k for k, (cls, _) in KINDS.items() if isinstance(model, cls)), None)
     if kind is None:
@@ -47,6 +47,8 @@ def save_model(path: str | Path, model: nn.Module, *, half: bool = False, **meta
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half:  # the scale is one number: rounding it would save nothing and move every latent
         tensors = {k: v.half() if v.is_floating_point() and v.ndim else v for k, v in tensors.items()}
+    if not all_finite(tensors):
+        raise ValueError(f"{path} was not written: a weight is NaN or infinite, so this training has failed")
     text = {"kind": kind, "config": json.dumps(asdict(model.config)), "meta": json.dumps(meta)}
     with written_whole(path) as temporary:
         save_file(tensors, temporary, metadata=text)
@@ -62,6 +64,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
         with safe_open(path, "pt") as file:
             text = file.metadata() or {}
             state = {k: file.get_tensor(k) for k in file.keys()}
+        if not all_finite(state):
+            raise ValueError("a weight is NaN or infinite; train it again")
         cls, config_cls = KINDS[text["kind"]]
         model = cls(from_stored(config_cls, json.loads(text["config"])))
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})

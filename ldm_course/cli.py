@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--profile", help="whose sizes to take (default: reference with a GPU, cpu without)")
     p.add_argument("--out", type=Path, default=Path("runs/reference"), help="folder for records, weights and states")
     p.add_argument("--publish", action="store_true", help="also put records, and small weights, into the course's own")
+    p.add_argument("--collect", action="store_true", help="publish what is in --out so far, and run nothing")
 
     p = command("claims", claims, "the ledger: each claim under test, and its verdict by the stored records")
     p.add_argument("--chapter", type=int, help="only the claims of this chapter, 1 to 10")
@@ -355,15 +356,18 @@ def cost(args: argparse.Namespace) -> int:
 
 def reference(args: argparse.Namespace) -> int:
     """`ldm-course reference`; the exit code is 1 if a stage failed."""
-    from .reference import find, run_stages, status
+    from .reference import collect, find, run_stages, status
 
     _positive(minutes=args.minutes)
     for name in args.stage or []:
         find(name)
     name = args.profile or ("reference" if torch.cuda.is_available() else "cpu")
     if args.status:
-        for each in [args.profile] if args.profile else ["reference", "cpu"]:
+        for each in [args.profile] if args.profile else ["reference", "hours", "cpu"]:
             print(f"profile {each}\n" + "\n".join(status(cfg.profile(each), args.out)) + "\n")
+        return 0
+    if args.collect:
+        collect(cfg.profile(name), args.out)
         return 0
     options = {"minutes": args.minutes, "publish": args.publish}
     failed = run_stages(args.stage, cfg.profile(name), args.out, **options)

@@ -1,4 +1,4 @@
-"""What can be chosen, in one place: the networks, the training, and the four profiles.
+"""What can be chosen, in one place: the networks, the training, and the profiles.
 
 A profile is a set of sizes for one kind of machine. The code path is the same in each; only numbers change.
 """
@@ -205,6 +205,20 @@ PROFILES = {
     # small batches: so short a run needs the steps, and the autoencoder most; more pictures than it can see need not
     # be encoded
     "cpu": Profile("cpu", limit=8192, batch_size=32, autoencoder_batch_size=16, lr=1e-3),
+    # the same networks and machine, but training that goes on for hours, beside other work: larger batches, slower
+    # averages, and enough pictures for a verdict
+    "hours": Profile(
+        "hours",
+        autoencoder=AutoencoderConfig(mid_attention=False),
+        batch_size=64,
+        autoencoder_batch_size=16,
+        lr=5e-4,
+        ema_decay=0.9995,
+        eval_count=1000,
+        reference_count=10_000,
+        ddpm_count=512,
+        match_steps=25,
+    ),
     "gpu": Profile(
         "gpu",
         unet=UNetConfig(block_out_channels=(64, 128, 192), layers_per_block=2),

@@ -67,6 +67,58 @@ class Pictures:
         return to_float(self.images[indices].to(device))
 
 
+@dataclass(frozen=True)
+class Crops:
+    """Random windows of `side` x `side`, cut from several sets of pictures, which may be of different sizes.
+
+    What is convolutional needs no whole pictures to learn from, and works at every size when it has learnt. An epoch
+    cuts one window from each picture of each set. ValueError: a set of pictures smaller than the window.
+    """
+
+    sets: tuple[Pictures, ...]
+    side: int = 32
+
+    def __post_init__(self):
+        for part in self.sets:
+            if part.size < self.side:
+                raise ValueError(f"{part.name} has pictures of {part.size} a side; windows of {self.side} do not fit")
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sets))
+
+    @property
+    def size(self) -> int:
+        return self.side
+
+    @property
+    def name(self) -> str:
+        return f"{self.side}-pixel crops of " + ", ".join(f"{part.name} at {part.size}" for part in self.sets)
+
+    @property
+    def split(self) -> str:
+        return self.sets[0].split
+
+    @property
+    def source(self) -> str:
+        return "; ".join(dict.fromkeys(part.source for part in self.sets))
+
+    def batch(self, indices: torch.Tensor, uniform: Callable[[], torch.Tensor], device=None) -> torch.Tensor:
+        """Windows of the pictures at `indices`, counted through all sets, float32 (B, 3, side, side) in [-1, 1].
+
+        `uniform()` gives numbers in [0, 1), (B,): called twice, for the windows' top and left.
+        """
+        ends = torch.tensor([len(part) for part in self.sets]).cumsum(0)
+        which = torch.bucketize(indices.cpu(), ends, right=True).tolist()
+        windows = []
+        for i, k, y, x in zip(indices.tolist(), which, uniform().tolist(), uniform().tolist()):
+            part = self.sets[k]
+            room = part.size - self.side + 1
+            top, left = int(y * room), int(x * room)
+            picture = part.images[i - int(ends[k]) + len(part)]
+            windows.append(picture[:, top : top + self.side, left : left + self.side])
+        return to_float(torch.stack(windows).to(device))
+
+
 def to_float(images: torch.Tensor) -> torch.Tensor:
     """uint8 0..255 to float32 in [-1, 1]: x = u / 127.5 - 1."""
     if images.dtype != torch.uint8:

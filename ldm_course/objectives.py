@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import Pictures
+from .data import Crops, Pictures
 from .features import SMALLEST, perceptual_distance
 from .schedules import Schedule, add_noise, target
 from .spaces import Latents
@@ -39,17 +39,25 @@ class BatchRandom:
         return draw[self.rows]
 
 
-def on_device(data: Pictures | Latents, device: torch.device) -> Pictures | Latents:
+def on_device(data: Pictures | Crops | Latents, device: torch.device) -> Pictures | Crops | Latents:
     """The same data with their tensors on `device`, where that leaves a GPU most of its memory; else as they are."""
+    if isinstance(data, Crops):
+        return replace(data, sets=tuple(on_device(part, device) for part in data.sets))
     tensors = {k: v for k, v in vars(data).items() if isinstance(v, Tensor)}
     if device.type == "cuda" and sum(v.nbytes for v in tensors.values()) > torch.cuda.mem_get_info(device)[0] / 4:
         return data
     return replace(data, **{k: v.to(device) for k, v in tensors.items()})
 
 
-def draw(data: Pictures | Latents, indices: Tensor, rng: BatchRandom, flip: bool) -> Tensor:
-    """The pictures `indices`, or draws from their latents' posteriors, as networks see them: `(B, C, H, W)`."""
-    x = data.batch(indices, rng.device) if isinstance(data, Pictures) else data.batch(indices, rng.normal)
+def draw(data: Pictures | Crops | Latents, indices: Tensor, rng: BatchRandom, flip: bool) -> Tensor:
+    """The pictures `indices`, windows of them, or draws from their latents' posteriors, as networks see them:
+    `(B, C, H, W)`."""
+    if isinstance(data, Pictures):
+        x = data.batch(indices, rng.device)
+    elif isinstance(data, Crops):
+        x = data.batch(indices, rng.uniform, rng.device)
+    else:
+        x = data.batch(indices, rng.normal)
     return torch.where((rng.uniform() < 0.5)[:, None, None, None], x.flip(3), x) if flip else x
 
 
@@ -175,7 +183,7 @@ class AutoencoderObjective(Objective):
 
     def __init__(
         self,
-        data: Pictures,
+        data: Pictures | Crops,
         *,
         perceptual_weight: float = 0.1,
         kl_weight: float = 1e-4,

@@ -12,11 +12,11 @@ import torch
 from .autoencoder import Autoencoder
 from .checkpoints import Denoiser
 from .config import AutoencoderConfig, TrainConfig, UNetConfig
-from .data import Pictures
-from .objectives import AutoencoderObjective, DenoisingObjective
+from .data import Crops, Pictures
+from .objectives import AutoencoderObjective, BatchRandom, DenoisingObjective, draw
 from .schedules import Schedule
 from .spaces import Latents, LatentSpace, PixelSpace
-from .training import Trainer
+from .training import Trainer, epoch_order
 from .unet import UNet
 
 SCALE_COUNT = 1024  # pictures that `latent_scale` is measured on
@@ -30,7 +30,7 @@ def seeded(seed: int, build, *args):
 
 
 def autoencoder_trainer(
-    data: Pictures, network: AutoencoderConfig, config: TrainConfig, *, losses: dict | None = None, **trainer
+    data: Pictures | Crops, network: AutoencoderConfig, config: TrainConfig, *, losses: dict | None = None, **trainer
 ) -> Trainer:
     """A trainer for an autoencoder of `data`; `losses` are `AutoencoderObjective`'s weights.
 
@@ -50,10 +50,11 @@ def autoencoder_trainer(
 def finished_autoencoder(trainer: Trainer) -> Autoencoder:
     """The averaged autoencoder, with its `latent_scale` measured on pictures that it was trained on."""
     model = trainer.snapshot()
-    data = trainer.objective.data
+    data, seed = trainer.objective.data, trainer.config.seed
     device = next(model.parameters()).device
-    generator = torch.Generator(device).manual_seed(trainer.config.seed)
-    model.measure_latent_scale(data.batch(torch.arange(min(SCALE_COUNT, len(data))), device), generator)
+    some = epoch_order(len(data), 0, seed)[:SCALE_COUNT]
+    rng = BatchRandom(seed, 0, len(some), slice(None), device)
+    model.measure_latent_scale(draw(data, some, rng, flip=False), torch.Generator(device).manual_seed(seed))
     return model
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 SCHEMA = 1
+KINDS = ("reference", "gpu", "hours", "cpu")  # of machine and patience that a stage is recorded on, the largest first
 PACKAGES = ("ldm_course", "torch", "torchvision", "numpy", "accelerate")
 _FIELDS = ("name", "kind", "date", "commit", "command", "seconds", "machine", "versions", "config", "results")
 _SLUG = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*")
@@ -70,6 +71,27 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def writable_folder(folder: str | os.PathLike) -> Path:
+    """The folder, made if need be and tried by writing: found out before hours of work, and not after.
+
+    ValueError: it cannot be made, or takes no files.
+    """
+    folder = Path(folder)
+    try:
+        with written_whole(folder / ".tried") as temporary:
+            temporary.write_bytes(b"tried")
+        (folder / ".tried").unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"{folder} takes no files ({reason}); name another folder, or make room there") from error
+    return folder
+
+
+def all_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether there is no NaN and no infinity in any of them."""
+    return all(bool(v.isfinite().all()) for v in tensors.values() if v.is_floating_point())
 
 
 # ------------------------------------------------------------------------------------------ provenance
@@ -300,8 +322,8 @@ class NotRecorded(ValueError):
 
 
 def recorded(stage: str) -> dict[str, Any]:
-    """The stored record of a reference stage, from the largest kind of machine that it was run on: the profile
-    `reference`, else `gpu`, else `cpu`. NotRecorded: it was run on none."""
+    """The stored record of a reference stage, from the first of KINDS that it was run on. NotRecorded: it was run on
+    none."""
     return recorded_together(stage)[0]
 
 
@@ -309,12 +331,12 @@ def recorded_together(*stages: str) -> list[dict[str, Any]]:
     """The stored records of several stages, all from one kind of machine, the largest that has them all; what is
     reckoned from several records must not mix machines. NotRecorded: there is no such kind."""
     names = list_records()
-    for profile in ("reference", "gpu", "cpu"):
+    for profile in KINDS:
         wanted = [f"{stage}-{profile}" for stage in stages]
         if set(wanted) <= set(names):
             return [load_record(name) for name in wanted]
     for stage in stages:
-        if not {f"{stage}-{profile}" for profile in ("reference", "gpu", "cpu")} & set(names):
+        if not {f"{stage}-{profile}" for profile in KINDS} & set(names):
             raise NotRecorded(f"{stage} has not been recorded yet; run: ldm-course reference --stage {stage} --publish")
     raise NotRecorded(f"{' and '.join(stages)} have not been recorded on one kind of machine yet")
 

@@ -7,6 +7,7 @@ names of their own, so that a number never hides what it was measured on.
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -22,7 +23,18 @@ from . import content, stages
 from .compare import compare
 from .config import Profile
 from .features import default_device
-from .records import code_state, duration, figure, home, load_record, make_record, place, save_record, written_whole
+from .records import (
+    code_state,
+    duration,
+    figure,
+    home,
+    load_record,
+    make_record,
+    place,
+    save_record,
+    writable_folder,
+    written_whole,
+)
 from .stages import Run, record_name
 from .widgets import si
 
@@ -43,33 +55,40 @@ class Stage:
     needs: tuple[str, ...] = ()
     shows: dict[str, str] | None = None
 
+    def is_for(self, profile: Profile) -> bool:
+        """Whether it is run in this profile."""
+        return profile.name in self.minutes
+
     def expected(self, profile: Profile) -> float:
         """Seconds, measuring included, on a machine of the profile's kind."""
         return 60 * (1 if profile.name == "smoke" else 1.3) * self.networks * self.minutes[profile.name]
 
 
-def _minutes(reference: float, cpu: float) -> dict[str, float]:
-    return {"smoke": 0.01, "cpu": cpu, "gpu": 3 * reference, "reference": reference}
+def _minutes(reference: float, cpu: float | None = None, hours: float | None = None) -> dict[str, float]:
+    """Of training, by profile; None: not run there. For `hours` an estimate, since there it ends after its images."""
+    found = {"smoke": 0.01, "cpu": cpu, "hours": hours, "gpu": 3 * reference, "reference": reference}
+    return {name: minutes for name, minutes in found.items() if minutes is not None}
 
 
-def _autoencoder(data: str, size: int, f: int, cpu: float, few: bool = False) -> Stage:
+def _autoencoder(data: str, size: int, f: int, cpu: float, few: bool = False, hours: float | None = None) -> Stage:
     name = f"autoencoder-{data}{'-few' if few else ''}-{size}-f{f}"
     of = f"{stages.FEW} pictures of {data}" if few else data
     networks = 1 if few else len(stages.LOSSES)
     show = {f"PSNR, {k}": f"variants.{k}.psnr" for k in ([stages.USED] if few else stages.LOSSES)}
     run = partial(stages.autoencoder, data=data, size=size, f=f, few=few)
-    return Stage(name, f"autoencoder, f = {f}, on {of} at {size}", run, _minutes(1.5, cpu), networks, (), show)
+    return Stage(name, f"autoencoder, f = {f}, on {of} at {size}", run, _minutes(1.5, cpu, hours), networks, (), show)
 
 
 _QUALITY = {"FD-E": "points.-1.quality.fd_e", "its floor": "points.-1.quality.fd_e_floor", "images": "training.images"}
 
 
 def _denoisers(
-    data: str, size: int, f: int, cpu: float, reference: float, images=None, wide: int = 0
+    data: str, size: int, f: int, cpu: float, reference: float, images=None, wide: int = 0, hours=(None, None)
 ) -> Iterator[Stage]:
     first = f"autoencoder-{data}-{size}-f{f}"
     options = {"data": data, "size": size, "images": images}
-    stem, minutes = f"denoiser-{data}-{size}", _minutes(reference, cpu)
+    stem = f"denoiser-{data}-{size}"
+    minutes = _minutes(reference, cpu, hours[0])
     yield Stage(
         f"{stem}-pixel", f"{data} at {size}, in pixels", partial(stages.denoiser, **options), minutes, shows=_QUALITY
     )
@@ -78,7 +97,7 @@ def _denoisers(
             f"{stem}-latent" + ("-wide" if width > 1 else ""),
             f"{data} at {size}, in latents of f = {f}" + (f", {width} times as wide" if width > 1 else ""),
             partial(stages.denoiser, **options, autoencoder=first, width=width),
-            minutes,
+            _minutes(reference, cpu, hours[1] if width == 1 else None),
             needs=(first,),
             shows=_QUALITY,
         )
@@ -99,9 +118,17 @@ def _all() -> Iterator[Stage]:
         _minutes(4, 4),
         shows={"images/s": "rungs.-1.images_per_s", "of the matrix rate": "rungs.-1.share_of_matmul"},
     )
+    yield Stage(
+        "first-stage-f4",
+        "one autoencoder for emoji and scenes at every size, f = 4, on crops",
+        partial(stages.first_stage, f=4, channels=4),
+        _minutes(3, hours=110),
+        shows={f"PSNR, {data} at {size}": f"points.-1.psnr.{data} at {size}" for data, size in stages.FIRST_STAGE_SETS},
+    )
     for f in (2, 4, 8):
-        yield _autoencoder("cifar10", 32, f, cpu=1.2)
-    yield from _denoisers("cifar10", 32, 4, cpu=14, reference=8, images=lambda scale: scale.images, wide=4)
+        yield _autoencoder("cifar10", 32, f, cpu=1.2, hours=280 if f == 4 else None)
+    cifar = {"images": lambda scale: scale.images, "wide": 4, "hours": (360, 560)}
+    yield from _denoisers("cifar10", 32, 4, cpu=14, reference=8, **cifar)
     for space in ("pixel", "latent"):
         yield Stage(
             f"sampling-cifar10-32-{space}",
@@ -207,21 +234,31 @@ def known_record(stage: Stage, profile: Profile, out: Path) -> dict | None:
     return None
 
 
+def is_finished(record: dict) -> bool:
+    """Whether a stage has come to its end; a run of hours leaves records on its way."""
+    return record["results"].get("finished", True)
+
+
 def status(profile: Profile, out: Path) -> list[str]:
     """A line for each stage: done, when, where, from which commit, and its figures; or missing, and its time."""
-    lines = []
-    for stage in STAGES.values():
+    lines, missing = [], []
+    stages_here = [stage for stage in STAGES.values() if stage.is_for(profile)]
+    for stage in stages_here:
         record = known_record(stage, profile, out)
+        if record is None or not is_finished(record):
+            missing.append(stage)
         if record is None:
             text = f"missing, about {duration(stage.expected(profile))}"
         else:
             shown = ", ".join(f"{k} {_short(figure(record, f'results.{at}'))}" for k, at in (stage.shows or {}).items())
             code = record["commit"][:7] + ("*" if record["dirty"] else "")
-            text = f"done {record['date'][:10]}, {place(record)}, {duration(record['seconds'])}, {code}: {shown}"
+            how = "done" if is_finished(record) else "so far"
+            text = f"{how} {record['date'][:10]}, {place(record)}, {duration(record['seconds'])}, {code}: {shown}"
         lines.append(f"{stage.name:32} {text}")
-    missing = [s for s in STAGES.values() if known_record(s, profile, out) is None]
     total = duration(sum(s.expected(profile) for s in missing)) if missing else "nothing"
-    lines.append(f"{len(STAGES) - len(missing)} of {len(STAGES)} done in profile {profile.name}; left to do: {total}")
+    lines.append(
+        f"{len(stages_here) - len(missing)} of {len(stages_here)} done in profile {profile.name}; left to do: {total}"
+    )
     return lines
 
 
@@ -244,13 +281,21 @@ def run_stages(
     `minutes` takes the place of each stage's own limit of training. `publish` puts record and picture into the
     course's `records/`, and weights, where they are small, into `checkpoints/`.
     """
-    wanted = list(STAGES) if names is None else [n for name in names for n in (*find(name).needs, name)]
+    for name in names or ():
+        if not find(name).is_for(profile):
+            raise ValueError(
+                f"the stage {name} is not run in profile {profile.name}, but in {', '.join(STAGES[name].minutes)}"
+            )
+    here = [stage.name for stage in STAGES.values() if stage.is_for(profile)]
+    wanted = here if names is None else [n for name in names for n in (*find(name).needs, name)]
     failed = []
     for name in dict.fromkeys(wanted):
         stage = STAGES[name]
-        if (out / "records" / f"{record_name(name, profile)}.json").is_file():
+        known = known_record(stage, profile, out)
+        done = known is not None and is_finished(known)
+        if done and (out / "records" / f"{record_name(name, profile)}.json").is_file():
             say(f"{name}: done before")
-        elif (names is None or name not in names) and known_record(stage, profile, out) is not None:
+        elif done and (names is None or name not in names):
             say(f"{name}: among the stored records")
             continue
         else:
@@ -270,28 +315,39 @@ def run_stages(
 
 
 def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -> None:
-    limit = 60 * (stage.minutes[profile.name] if minutes is None else minutes)
-    run = Run(stage.name, profile, out, limit, default_device())
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.picture.parent.mkdir(parents=True, exist_ok=True)
-    torch.backends.cudnn.benchmark = run.device.type == "cuda"  # shapes stay the same for minutes
+    usual = math.inf if stages.SCALES[profile.name].long else 60 * stage.minutes[profile.name]
+    limit = usual if minutes is None else 60 * minutes
     code, started = code_state(), time.perf_counter()
-    results = stage.run(run)
-    data = results.get("data") or {}
-    record = make_record(
-        run.name,
-        "compare" if stage.name.startswith("compare") else "reference",
-        {"stage": stage.name, **results},
-        command=sys.argv,
-        seconds=time.perf_counter() - started,
-        data_source=data.get("source"),
-        profile=profile.name,
-        seed=0,
-        config={"profile": asdict(profile), "scale": asdict(run.scale), "seconds": limit},
-        device=run.device,
-        code=code,
-    )
-    save_record(record, out / "records")
+
+    def keep(results: dict) -> None:
+        trained = max((point.get("seconds", 0) for point in results.get("points", [])), default=0)  # also before a stop
+        record = make_record(
+            run.name,
+            "compare" if stage.name.startswith("compare") else "reference",
+            {"stage": stage.name, **results},
+            command=sys.argv,
+            seconds=max(time.perf_counter() - started, trained),
+            data_source=(results.get("data") or {}).get("source"),
+            profile=profile.name,
+            seed=0,
+            config={"profile": asdict(profile), "scale": asdict(run.scale), "seconds": limit},
+            device=run.device,
+            code=code,
+        )
+        save_record(record, out / "records")
+
+    run = Run(stage.name, profile, out, limit, default_device(), keep)
+    for folder in (run.folder, run.picture.parent, run.weights().parent):
+        writable_folder(folder)
+    torch.backends.cudnn.benchmark = run.device.type == "cuda"  # shapes stay the same for minutes
+    keep(stage.run(run))
+
+
+def collect(profile: Profile, out: Path, say: Callable[[str], None] = print) -> None:
+    """Publishes what the stages have left in `out` so far, and runs nothing: a run of hours may be going on there."""
+    for stage in STAGES.values():
+        if (out / "records" / f"{record_name(stage.name, profile)}.json").is_file():
+            _publish(stage, profile, out, say)
 
 
 def _publish(stage: Stage, profile: Profile, out: Path, say: Callable[[str], None]) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from . import checkpoints, evaluation, plotting, stability, structures
 from .autoencoder import Autoencoder
 from .complexity import autoencoder_flops, count_parameters, latent_shape, unet_flops
 from .config import AutoencoderConfig, Profile, TrainConfig, UNetConfig, native_precision
-from .data import Pictures, load_data, to_float, to_uint8
+from .data import Crops, Pictures, load_data, to_float, to_uint8
 from .measure import Timing, activation_memory, machine_rates, time_call, training_step
 from .objectives import DenoisingObjective, mean_loss
 from .perception import against_noise
@@ -39,21 +40,24 @@ from .records import home, load_record, written_whole
 from .runs import AutoencoderRun
 from .schedules import make_schedule
 from .spaces import LatentSpace, PixelSpace, encode_pictures, generate
-from .training import STATE_FILE, Trainer, thinned
+from .training import STATE_FILE, Progress, Trainer, thinned
 from .unet import UNet
 
 SCHEDULE, PREDICTION = "cosine", "v"
 POINTS = 12  # at which a denoiser is judged on its way, each √2 times as far as the one before
 STEPS = (5, 10, 20, 50, 100, 250, 1000)  # of the sampling tables
+FIRST_MARK = 50_000  # images, of trainings that go on for hours; √2 times as many at each further mark
 FEW = 1000  # pictures to train on, for the claims about overfitting
 RATES = (4, 16)  # times the learning rate, for the claim about stability
 WARM_UP = 25  # steps for these trainings: short, so that it is the rate that is tested
+PUBLISHED = (("checkpoints", "safetensors"), ("records", "json"))  # folders, and the files in them
 BLOCKS = 60  # points of a stored training curve
 LOSSES = {  # the autoencoder's, each with one term more
     "l1": {"perceptual_weight": 0.0},
     "perceptual": {},
     "adversarial": {"adversarial_weight": 0.01},
 }
+LR_FIRST_STAGE = 1e-3  # falling to zero, in small batches: tried on crops of emoji
 USED = "perceptual"  # the one of these whose latents the denoisers get
 
 
@@ -61,7 +65,9 @@ USED = "perceptual"  # the one of these whose latents the denoisers get
 class Scale:
     """How far the stages go on one kind of machine.
 
-    `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `seeds` trainings tell how much a
+    `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `crops`: what the first stage for
+    all sizes sees. `long`: trainings go on for hours, so they end after their images and not by the clock, are judged at
+    marks that do not depend on the end, leave a record at each, and know classes where the data has some. `seeds` trainings tell how much a
     seed matters, each of `seed_images` at most in pixels. `limit`: the most pictures of a
     data set that are used, None for all. `sides` of the cost stage, where no call may be expected to take more than
     `call_seconds`, and on a CPU, no batch more than `memory` bytes.
@@ -69,6 +75,8 @@ class Scale:
 
     images: int
     compile: bool
+    crops: int = 400_000
+    long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
     limit: int | None = None
@@ -79,9 +87,18 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(
-        images=64, compile=False, seeds=2, seed_images=48, limit=256, sides=(32, 64), call_seconds=1.0, memory=2**28
+        images=64,
+        compile=False,
+        crops=64,
+        seeds=2,
+        seed_images=48,
+        limit=256,
+        sides=(32, 64),
+        call_seconds=1.0,
+        memory=2**28,
     ),
     "cpu": Scale(images=48_000, compile=False, seeds=3, seed_images=4000),
+    "hours": Scale(images=1_500_000, compile=False, long=True, seeds=3),
     "gpu": Scale(images=1_000_000, compile=False),
     "reference": Scale(images=5_000_000, compile=True),
 }
@@ -89,13 +106,17 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one stage: `seconds` of training at most (for each network that it trains), files below `out`."""
+    """One run of one stage: `seconds` of training at most (for each network that it trains), files below `out`.
+
+    `keep(results)` makes a record of what there is before the end, for stages that go on for hours.
+    """
 
     stage: str
     profile: Profile
     out: Path
     seconds: float
     device: torch.device
+    keep: Callable[[dict], object] = lambda results: None
 
     @property
     def scale(self) -> Scale:
@@ -109,6 +130,10 @@ class Run:
     def folder(self) -> Path:
         """For what lets the run go on after a stop."""
         return self.out / "states" / self.name
+
+    def has_ended(self, progress: Progress, images: int | None) -> bool:
+        """Whether a training is over: it has seen its images, or its time is up."""
+        return progress.seconds >= self.seconds or (images is not None and progress.images >= images)
 
     @property
     def picture(self) -> Path:
@@ -351,6 +376,8 @@ def autoencoder(run: Run, data: str, size: int, f: int, *, few: bool = False) ->
     PSNR, SSIM and FD-E of held-out reconstructions. The weights that are kept are those with the loss USED.
     """
     p = run.profile
+    if run.scale.long and not few:
+        return autoencoder_of_photographs(run, data, f, p.autoencoder.latent_channels)
     train, test = (load_data(data, size, split, limit=_limit(run, split, few)) for split in ("train", "test"))
     network, variants, rows = autoencoder_of(p, f), {}, [test.images[:8]]
     for name, losses in LOSSES.items():
@@ -385,6 +412,90 @@ def autoencoder(run: Run, data: str, size: int, f: int, *, few: bool = False) ->
         "rows_of_the_picture": ["held-out pictures", *variants],
         "variants": variants,
     }
+
+
+FIRST_STAGE_SETS = (("emoji", 64), ("emoji", 128), ("scenes", 64))  # what the first stage for all sizes is made of
+FIRST_STAGE_SCENES = 4000
+
+
+def first_stage(run: Run, f: int, channels: int) -> dict:
+    """One autoencoder for emoji and scenes at every size: trained on crops, judged on whole held-out pictures.
+
+    It sees `Scale.crops` windows of 32 x 32, at a rate that falls to zero; after each twice as many it is judged.
+    """
+    p, wanted = run.profile, run.scale.crops
+    limits = {"emoji": run.scale.limit, "scenes": run.scale.limit or FIRST_STAGE_SCENES}
+    train = Crops(tuple(load_data(data, size, limit=limits[data]) for data, size in FIRST_STAGE_SETS))
+    tests = {
+        f"{data} at {size}": load_data(data, size, "test", limit=min(256, p.eval_count))
+        for data, size in FIRST_STAGE_SETS
+    }
+    return _autoencoder_for_hours(run, train, tests, f, channels, wanted)
+
+
+def autoencoder_of_photographs(run: Run, data: str, f: int, channels: int) -> dict:
+    """An autoencoder of whole pictures of 32 a side, for as many images as the first stage for all sizes, or more."""
+    train, test = (load_data(data, 32, split, limit=run.scale.limit) for split in ("train", "test"))
+    test = test.subset(range(min(len(test), run.profile.eval_count)))
+    return _autoencoder_for_hours(run, train, {f"{data} at 32": test}, f, channels, 5 * run.scale.crops // 2)
+
+
+def _autoencoder_for_hours(run: Run, train: Pictures | Crops, tests: dict, f: int, channels: int, wanted: int) -> dict:
+    p = run.profile
+    network = replace(autoencoder_of(p, f), latent_channels=channels, mid_attention=False)
+    batch = p.autoencoder_batch_size or p.batch_size
+    config = run.train_config(batch_size=batch, lr=LR_FIRST_STAGE, images=wanted, decay="cosine")
+    trainer = autoencoder_trainer(train, network, config, losses=LOSSES[USED], out=run.folder)
+    kept = run.folder / "points.json"
+    points = _points_so_far(run, trainer, kept)
+
+    def results() -> dict:
+        progress = trainer.progress
+        model = finished_autoencoder(trainer)
+        checkpoints.save_model(run.weights(), model, half=True, record=run.name, data=train.name)
+        judges = {name: AutoencoderRun(trainer, test) for name, test in tests.items()}
+        rows = [part for judge in judges.values() for part in judge.rebuilt(model, 8)]
+        largest = max(len(row[0, 0]) for row in rows)
+        _save_grid(run, torch.cat([F.interpolate(row, scale_factor=largest // row.shape[-1]) for row in rows]))
+        return {
+            "finished": run.has_ended(progress, wanted),
+            "data": {"name": train.name, "source": train.source, "size": train.size, "train": len(train)},
+            "f": f,
+            "parameters": count_parameters(model),
+            "training_flops_image": autoencoder_flops(network, train.size, "both", backward=True).total,
+            "network": network,
+            "rows_of_the_picture": [f"{name}, {what}" for name in tests for what in ("held out", "rebuilt")],
+            "variants": {
+                USED: {
+                    "training_seconds": progress.seconds,
+                    "training_images": progress.images,
+                    "wanted_images": wanted,
+                    "images_per_s": steady_rate(progress.history),
+                    "precision": trainer.precision,
+                    "history": thinned(progress.history, 60),
+                    "latent_scale": model.latent_scale.item(),
+                    "held_out": {name: judge.results(len(judge.test)) for name, judge in judges.items()},
+                }
+            },
+            "points": points,
+        }
+
+    for part in (32, 16, 8, 4, 2, 1):
+        progress = trainer.run(until=-(-wanted // part // batch), show=True, label=run.stage)
+        if points and points[-1]["step"] >= progress.step:
+            continue
+        model = trainer.snapshot()
+        found = {}
+        for name, test in tests.items():
+            originals, rebuilt = AutoencoderRun(trainer, test).rebuilt(model, len(test))
+            found[name] = evaluation.psnr(rebuilt, originals)
+        point = {"step": progress.step, "images": progress.images, "seconds": progress.seconds, "psnr": found}
+        points.append(point)
+        print(f"  {progress.images} crops: " + ", ".join(f"{k} {v:.1f} dB" for k, v in found.items()), flush=True)
+        with written_whole(kept) as path:
+            path.write_text(json.dumps(points))
+        run.keep(results())
+    return results()
 
 
 def _limit(run: Run, split: str, few: bool) -> int | None:
@@ -432,22 +543,38 @@ def denoiser(
     space, source, first_stage = _space(run, train, autoencoder)
     network = replace(p.unet, block_out_channels=tuple(width * w for w in p.unet.block_out_channels))
     network = network.for_channels(space.shape[0])
+    if run.scale.long and train.classes:
+        network = replace(network, num_classes=len(train.classes))
     flops = unet_flops(network, space.shape[1], backward=True).total
     wanted = None if images is None else images(run.scale)
     if wanted is not None and autoencoder is not None:  # the same FLOPs as in pixels
         wanted = round(wanted * unet_flops(p.unet, size, backward=True).total / flops)
     config = run.train_config(images=wanted)
-    trainer = denoiser_trainer(source, network, config, make_schedule(SCHEDULE), PREDICTION, out=run.folder)
+    trainer = denoiser_trainer(
+        source, network, config, make_schedule(SCHEDULE), PREDICTION, out=run.folder, save_every=250
+    )
     reference = evaluation.Reference(train, limit=p.reference_count)
     extra = _overfitting(space, trainer, train, test, p) if few else None
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     marks = _marks(run, wanted, config.batch_size, POINTS // 3 if space.size > 32 else POINTS)
-    points = _train_and_judge(run, trainer, space, marks, flops, reference, extra)
-    peak = torch.cuda.max_memory_allocated() if run.device.type == "cuda" else None
 
-    model, progress = trainer.snapshot(), trainer.progress
-    stored = {"record": run.name, "data": train.name, "autoencoder": None}
+    def results(points: list[dict]) -> dict:
+        return _denoiser_results(run, trainer, space, train, test, network, first_stage, autoencoder, wanted, points)
+
+    points = _train_and_judge(
+        run, trainer, space, marks, flops, reference, extra, lambda points: run.keep(results(points))
+    )
+    return results(points)
+
+
+def _denoiser_results(run, trainer, space, train, test, network, first_stage, autoencoder, wanted, points) -> dict:
+    """Weights and picture of a denoiser as it is now, and its entry in the records."""
+    p, size = run.profile, train.size
+    flops = unet_flops(network, space.shape[1], backward=True).total
+    peak = torch.cuda.max_memory_allocated() if run.device.type == "cuda" else None
+    config, model, progress = trainer.config, trainer.snapshot(), trainer.progress
+    stored = {"record": run.name, "data": train.name, "autoencoder": None, "classes": train.classes}
     if autoencoder is not None:
         beside = run.weights().with_name(run.weights(autoencoder).name)
         if beside != run.weights(autoencoder):
@@ -461,6 +588,7 @@ def denoiser(
     rate = steady_rate(progress.history)
     limit = _rate(run.device)["float32" if trainer.precision == "no" else "bf16"]
     return {
+        "finished": run.has_ended(progress, wanted),
         "data": _about(train, test),
         "space": space.name,
         "shape": list(space.shape),
@@ -473,6 +601,7 @@ def denoiser(
         "training": {
             "steps": progress.step,
             "images": progress.images,
+            "wanted_images": wanted,
             "epochs": progress.images / len(train),
             "seconds": progress.seconds,
             "flops": flops * progress.images,
@@ -510,16 +639,36 @@ def _space(run: Run, train: Pictures, autoencoder: str | None):
 
 def _marks(run: Run, images: int | None, batch_size: int, points: int) -> list[dict]:
     """Where to judge, as arguments of `Trainer.run`: by pictures seen where their number is known, else by seconds."""
+    if run.scale.long and images is not None:  # the same marks, however far the run is to go
+        counts = [FIRST_MARK * 2 ** (k / 2) for k in range(40)]
+        return [{"until": round(n / batch_size)} for n in (*(n for n in counts if n < 0.9 * images), images)]
     parts = [2 ** (-k / 2) for k in reversed(range(points))]
     if images is None:
         return [{"until_seconds": part * run.seconds} for part in parts]
     return [{"until": max(1, round(part * images / batch_size))} for part in parts]
 
 
-def _train_and_judge(run, trainer: Trainer, space, marks, flops: int, reference, extra) -> list[dict]:
-    """Trains from mark to mark; what was judged before a stop is read back, so that each mark is judged once."""
+def _points_so_far(run: Run, trainer: Trainer, kept: Path) -> list[dict]:
+    """What was judged before a stop. Where a run of hours left no state, but a record and weights among the published
+    ones, the trainer goes on from those: the averaged weights, and an optimizer that begins anew."""
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    weights, record = (home() / kind / f"{run.name}.{end}" for kind, end in PUBLISHED)
+    if not (run.scale.long and trainer.progress.step == 0 and weights.is_file() and record.is_file()):
+        return []
+    points = load_record(run.name)["results"]["points"]
+    model, _ = checkpoints.load_model(weights)
+    last = points[-1]
+    trainer.start_from(model.state_dict(), Progress(last["step"], last["images"], last["seconds"]))
+    print(f"  goes on from the published weights, {last['images']} images", flush=True)
+    return points
+
+
+def _train_and_judge(run, trainer: Trainer, space, marks, flops: int, reference, extra, kept_so_far=None) -> list[dict]:
+    """Trains from mark to mark; what was judged before a stop is read back, so that each mark is judged once.
+    `kept_so_far(points)` is called after each."""
     kept = trainer.out / "points.json"
-    points = json.loads(kept.read_text()) if kept.is_file() else []
+    points = _points_so_far(run, trainer, kept)
     for mark in marks:
         progress = trainer.run(**mark, show=True, label=run.stage)
         if points and points[-1]["step"] >= progress.step:
@@ -541,12 +690,19 @@ def _train_and_judge(run, trainer: Trainer, space, marks, flops: int, reference,
         print(f"  {progress.images} images: FD-E {quality['fd_e']:.0f} ({quality['fd_e_floor']:.0f})", flush=True)
         with written_whole(kept) as path:
             path.write_text(json.dumps(points))
+        if kept_so_far is not None:
+            kept_so_far(points)
     return points
 
 
 def _made(trainer: Trainer, space, count: int, steps: int, seed: int = 0) -> Tensor:
+    """New pictures, of classes as often as in the data, where the network knows classes."""
     d = denoiser_of(trainer, space)
-    return generate(d.model, space, count, d.schedule, prediction=PREDICTION, steps=steps, seed=seed)
+    label = None
+    if d.model.config.num_classes is not None:
+        labels = trainer.objective.data.labels.cpu()
+        label = labels[torch.randint(len(labels), (count,), generator=torch.Generator().manual_seed(seed))]
+    return generate(d.model, space, count, d.schedule, prediction=PREDICTION, steps=steps, label=label, seed=seed)
 
 
 def _overfitting(space, trainer: Trainer, train: Pictures, test: Pictures, p: Profile) -> Callable[[Tensor], dict]:

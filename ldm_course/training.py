@@ -29,9 +29,13 @@ from tqdm import tqdm
 
 from .config import TrainConfig, native_precision
 from .objectives import BatchRandom, Objective
-from .records import written_whole
+from .records import all_finite, writable_folder, written_whole
 
 STATE_FILE = "state.safetensors"
+
+
+class Diverged(ValueError):
+    """A loss, or a weight, that is NaN or infinite: the run has stopped, and its last finite state is kept."""
 
 
 @dataclass
@@ -100,8 +104,9 @@ class Trainer:
     """A model, its objective, its optimizer and its average, ready to run; `ema` is what one samples from.
 
     `out` is the folder for the run's state, saved every `save_every` steps and at the end; a run that finds a state
-    there goes on from it. Losses are averaged over `log_every` steps.
-    ValueError: the state belongs to another run (another configuration, or other weights).
+    there goes on from it. Losses are averaged over `log_every` steps. A loss or a weight that is not finite ends the
+    run with `Diverged`, and leaves the last finite state.
+    ValueError: the state belongs to another run (another configuration, or other weights), or `out` takes no files.
     """
 
     def __init__(
@@ -142,7 +147,9 @@ class Trainer:
         self.progress = Progress()
         self.grad_norm: Tensor | None = None  # of the last step's gradient, before it was clipped
         if self.out is not None:
-            if self.accelerator.is_main_process:  # what a run that was killed while it saved left behind
+            if self.accelerator.is_main_process:
+                writable_folder(self.out)
+                # what a run that was killed while it saved left behind
                 for torn in self.out.glob(f".{STATE_FILE}.*.tmp"):
                     torn.unlink(missing_ok=True)
             if (self.out / STATE_FILE).exists():
@@ -214,8 +221,17 @@ class Trainer:
         means = torch.stack([torch.stack([losses[n].float() for losses in window]).mean() for n in names])
         values = dict(zip(names, self.accelerator.reduce(means, "mean").tolist()))
         p = self.progress
+        if not math.isfinite(values["loss"]):
+            raise self._diverged(f"the loss is {values['loss']}")
         p.history.append({"step": p.step, "images": p.images, "seconds": p.seconds, **values})
         self.accelerator.log(values, step=p.step)
+
+    def _diverged(self, what: str) -> Diverged:
+        kept = "nothing had been saved"
+        if self.out is not None and (path := self.out / STATE_FILE).is_file():
+            with safe_open(path, "pt") as file:
+                kept = f"the state of step {json.loads(file.metadata()['progress'])['step']} is kept in {path}"
+        return Diverged(f"{what} by step {self.progress.step}, so the run was stopped; {kept}. Try a lower lr")
 
     def snapshot(self) -> nn.Module:
         """A copy of the averaged model as it is now, in evaluation mode."""
@@ -290,12 +306,20 @@ class Trainer:
                 tensors |= {f"{name}-optimizer.{index}.{k}": v for k, v in state.items()}
         return tensors
 
+    def start_from(self, weights: dict[str, Tensor], progress: Progress) -> None:
+        """Goes on from weights alone, where no state is left: model and average get them, the optimizer begins anew."""
+        self.accelerator.unwrap_model(self.model).load_state_dict(weights)
+        self.ema.module.load_state_dict(weights)
+        self.ema.n_averaged.fill_(progress.step)
+        self.progress = progress
+
     def save_state(self) -> None:
-        """Writes the run's state, whole or not at all, to `out`/state.safetensors."""
+        """Writes the run's state, whole or not at all, to `out`/state.safetensors. Diverged: it is not finite."""
         if not self.accelerator.is_main_process:
             return
-        self.out.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self._tensors().items()}
+        if not all_finite(tensors):
+            raise self._diverged("a weight is NaN or infinite")
         scaler = self.accelerator.scaler
         meta = {
             "progress": json.dumps(asdict(self.progress)),
@@ -314,6 +338,8 @@ class Trainer:
                 tensors = {k: file.get_tensor(k) for k in file.keys()}
             progress, identity = json.loads(meta["progress"]), json.loads(meta["identity"])
             scaler = json.loads(meta.get("scaler", "null"))
+            if not all_finite(tensors):
+                raise ValueError("it holds NaN or infinity")
         except Exception as error:
             raise ValueError(f"{path} cannot be read ({error}); delete it to start this run afresh") from error
         if identity != json.loads(json.dumps(self._identity())):
