@@ -5,8 +5,8 @@ In one run, by turns, after a warm-up, by medians with quartiles:
 - a training step (forward, backward, AdamW) and an inference call of our `UNet` and of diffusers' `UNet2DModel`, of
   the same configuration and with the same weights;
 - a large matrix product and a channels_last convolution, in the same rounds: the machine's limit;
-- `ldm_course.samplers.sample` and as many bare calls of the network: the sampler's overhead; and `sample` with a
-  network that costs nothing: the sampler alone, which is the same overhead with less noise.
+- `ldm_course.diffusion.samplers.sample` and as many bare calls of the network: the sampler's overhead; and
+  `sample` with a network that costs nothing: the sampler alone, which is the same overhead with less noise.
 
 Run it on a quiet machine: `python benchmarks/speed.py`. What the columns mean is in benchmarks/README.md.
 """
@@ -20,14 +20,14 @@ from pathlib import Path
 
 import torch
 
-from ldm_course.complexity import count_parameters, unet_flops
 from ldm_course.config import UNetConfig
-from ldm_course.interop import unet_to_diffusers
-from ldm_course.measure import rate_probes, ratio, time_together, training_step
-from ldm_course.records import machine, make_record, save_record, typed_command
-from ldm_course.samplers import sample, timesteps
-from ldm_course.schedules import make_schedule
-from ldm_course.unet import UNet
+from ldm_course.diffusion.samplers import sample, timesteps, x0_predictor
+from ldm_course.diffusion.schedules import make_schedule
+from ldm_course.lab.records import machine, make_record, save_record, typed_command
+from ldm_course.measure.complexity import count_parameters, unet_flops
+from ldm_course.measure.timing import rate_probes, ratio, time_together, training_step
+from ldm_course.networks.interop import unet_to_diffusers
+from ldm_course.networks.unet import UNet
 
 TIE = 0.10  # two medians closer than this are not told apart
 OVERHEAD = 0.03  # what the sampler may add to the network's own time
@@ -114,7 +114,7 @@ def sampler_overhead(name, batch, method, options):
     torch.manual_seed(0)
     net = UNet(config).to(options.device).eval()
     noise = batch_for(config, size, batch, options.device)[0]
-    schedule = make_schedule()
+    schedule = make_schedule("linear")
     rows = timesteps(schedule.T, options.steps)[:, None].repeat(1, batch).to(options.device)
     generator = torch.Generator(options.device).manual_seed(0)
 
@@ -123,11 +123,14 @@ def sampler_overhead(name, batch, method, options):
         for t in rows:
             net(noise, t)
 
-    given = {"steps": options.steps, "method": method, "clip_x0": name == "pixel", "generator": generator}
+    given = {"steps": options.steps, "method": method, "generator": generator}
+    real, free = (
+        x0_predictor(model, schedule, prediction="eps", clip_x0=name == "pixel") for model in (net, lambda xt, t: noise)
+    )
     calls = {
-        "sample": lambda: sample(net, noise, schedule, **given),
+        "sample": lambda: sample(real, noise, schedule, **given),
         "bare": bare,
-        "alone": lambda: sample(lambda xt, t: noise, noise, schedule, **given),
+        "alone": lambda: sample(free, noise, schedule, **given),
     }
     taken = time_together(calls, repeats=options.repeats, warmup=1, seconds=options.seconds)
     over = ratio(taken["sample"], taken["bare"]).summary()

@@ -13,13 +13,13 @@ import random
 import re
 from pathlib import Path
 
-from ldm_course.autoencoder import Autoencoder
-from ldm_course.complexity import autoencoder_flops, count_parameters, latent_shape, unet_flops
 from ldm_course.config import AutoencoderConfig, UNetConfig
-from ldm_course.objectives import AutoencoderObjective
-from ldm_course.plotting import CARD, LATENT, NEUTRAL, PIXEL
-from ldm_course.unet import UNet
-from ldm_course.widgets import si
+from ldm_course.measure.complexity import autoencoder_flops, count_parameters, latent_shape, unet_flops
+from ldm_course.networks.autoencoder import Autoencoder
+from ldm_course.networks.unet import UNet
+from ldm_course.page.numbers import si
+from ldm_course.page.plotting import CARD, LATENT, NEUTRAL, PIXEL
+from ldm_course.training.reconstruction import AutoencoderObjective
 
 ASSETS = Path(__file__).parent.parent / "assets"
 SIZE = 32  # pixels a side, as in the chapters

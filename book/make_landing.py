@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm_course import emoji
-from ldm_course.checkpoints import Denoiser, pretrained
-from ldm_course.data import to_float, to_uint8
-from ldm_course.plotting import grid_image
-from ldm_course.records import written_whole
-from ldm_course.samplers import sample
-from ldm_course.schedules import add_noise
+from ldm_course.checkpoints import pretrained
+from ldm_course.data import emoji
+from ldm_course.data.pictures import to_float, to_uint8
+from ldm_course.denoiser import Denoiser
+from ldm_course.diffusion.schedules import add_noise
+from ldm_course.files import written_whole
+from ldm_course.page.plotting import grid_image
 
 ASSETS = Path(__file__).parent.parent / "assets"
 STEPS = 20  # DDIM steps, and so the frames of each way
@@ -41,19 +41,9 @@ def path(d: Denoiser, clean: Tensor, eps: Tensor) -> list[Tensor]:
     levels = range(d.schedule.T // STEPS, d.schedule.T + 1, d.schedule.T // STEPS)
     states = [clean, *(add_noise(clean, eps, t - 1, d.schedule) for t in levels)]
     back: list[Tensor] = []
-    classes = list(d.meta["classes"])
-    end = sample(
-        d.model,
-        eps,
-        d.schedule,
-        steps=STEPS,
-        clip_x0=d.space.clip_x0,
-        prediction=d.prediction,
-        label=torch.tensor([classes.index(kind) for kind in KINDS]),
-        null_label=d.model.config.num_classes,
-        guidance_scale=GUIDANCE,
-        callback=lambda i, t, xt, x0_hat: back.append(xt),
-    )
+    label = torch.tensor([d.classes.index(kind) for kind in KINDS])
+    options = {"label": label, "guidance_scale": GUIDANCE, "steps": STEPS}
+    end = d.sample(eps, callback=lambda i, t, xt, x0_hat: back.append(xt), **options)
     return [*states, *back[1:], end]  # back[0] is the noise, where the way there has just ended
 
 

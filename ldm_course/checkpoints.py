@@ -6,34 +6,25 @@ latent one names its autoencoder's file, which lies beside it. Nothing here is a
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from .autoencoder import Autoencoder
 from .config import AutoencoderConfig, UNetConfig, from_stored
-from .records import all_finite, home, written_whole
-from .schedules import Schedule, make_schedule
+from .denoiser import Denoiser
+from .diffusion.schedules import make_schedule
+from .files import all_finite, home, place_of, written_whole
+from .networks.autoencoder import Autoencoder
+from .networks.unet import UNet
 from .spaces import LatentSpace, PixelSpace
-from .unet import UNet
 
 KINDS = {"unet": (UNet, UNetConfig), "autoencoder": (Autoencoder, AutoencoderConfig)}
-
-
-@dataclass(frozen=True)
-class Denoiser:
-    """All that sampling needs: the network, the space it works in, its schedule, and what it predicts."""
-
-    model: UNet
-    space: PixelSpace | LatentSpace
-    schedule: Schedule
-    prediction: str
-    meta: dict
 
 
 def save_model(path: str | Path, model: nn.Module, *, half: bool = False, **meta) -> Path:
@@ -45,8 +36,8 @@ def save_model(path: str | Path, model: nn.Module, *, half: bool = False, **meta
     if kind is None:
         raise ValueError(f"cannot save a {type(model).__name__}; expected a UNet or an Autoencoder")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    if half:  # the scale is one number: rounding it would save nothing and move every latent
-        tensors = {k: v.half() if v.is_floating_point() and v.ndim else v for k, v in tensors.items()}
+    if half:
+        tensors = {k: _rounded(v) for k, v in tensors.items()}
     if not all_finite(tensors):
         raise ValueError(f"{path} was not written: a weight is NaN or infinite, so this training has failed")
     text = {"kind": kind, "config": json.dumps(asdict(model.config)), "meta": json.dumps(meta)}
@@ -78,20 +69,15 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
 
 
 def save_denoiser(
-    path: str | Path,
-    model: UNet,
-    *,
-    size: int,
-    schedule: Schedule,
-    prediction: str,
-    autoencoder: str | None = None,
-    half: bool = False,
-    **meta,
+    path: str | Path, denoiser: Denoiser, *, autoencoder: str | None = None, half: bool = False, **meta
 ) -> Path:
-    """Writes a denoiser for pictures of `size` a side; `autoencoder` is its file's name in the same folder.
+    """Writes a denoiser; a latent one with the name of its `autoencoder`'s file, which lies in the same folder, and
+    that one's fingerprint.
 
-    ValueError: a schedule with betas of its own, which the file could not give back.
+    ValueError: a latent denoiser without that name, or a schedule with betas of its own, which the file could not give
+    back.
     """
+    schedule, space = denoiser.schedule, denoiser.space
     levels = {"name": schedule.name, "T": schedule.T, "shift": schedule.shift}
     try:
         stored = torch.equal(make_schedule(**levels).alpha_bar, schedule.alpha_bar)
@@ -99,20 +85,41 @@ def save_denoiser(
         stored = False
     if not stored:
         raise ValueError(f"a {schedule.name!r} schedule with its own betas cannot be stored; take make_schedule's")
-    return save_model(
-        path,
-        model,
-        half=half,
-        size=size,
-        schedule=levels,
-        prediction=prediction,
-        autoencoder=autoencoder,
-        **meta,
-    )
+    first_stage = {"autoencoder": autoencoder}
+    if isinstance(space, LatentSpace):
+        if autoencoder is None:
+            raise ValueError("a latent denoiser is stored with the name of its autoencoder's file; give autoencoder")
+        first_stage["autoencoder_fingerprint"] = fingerprint(space.autoencoder)
+    about = {"size": space.size, "schedule": levels, "prediction": denoiser.prediction}
+    return save_model(path, denoiser.model, half=half, **about, **first_stage, **meta)
+
+
+def check_may_replace(path: Path, model: nn.Module) -> None:
+    """ValueError if there is a file at `path` that holds a model of another kind or configuration than this one."""
+    if not path.is_file():
+        return
+    there, _ = load_model(path)
+    if type(there) is not type(model) or there.config != model.config:
+        what = "an autoencoder" if isinstance(there, Autoencoder) else "a U-Net"
+        raise ValueError(f"{path} holds {what} of another configuration; choose another name or folder, or delete it")
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Tells weights from others, 16 hexadecimal digits; the same for weights and for their copy in half precision."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(_rounded(value).detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _rounded(value: Tensor) -> Tensor:
+    """In float16; but not the latents' scale: one number, whose rounding would save nothing and move every latent."""
+    return value.half() if value.is_floating_point() and value.ndim else value
 
 
 def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
-    """A denoiser with its space, ready for `spaces.generate`; ValueError if the file is none."""
+    """A denoiser with its space, ready to draw; ValueError if the file is none."""
     model, meta = load_model(path, device)
     if not isinstance(model, UNet) or not {"size", "schedule", "prediction", "autoencoder"} <= meta.keys():
         given = "a U-Net without its schedule" if isinstance(model, UNet) else "an autoencoder"
@@ -125,18 +132,30 @@ def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoi
         autoencoder, _ = load_model(beside, device)
         if not isinstance(autoencoder, Autoencoder):
             raise ValueError(f"{beside}: expected the autoencoder that {path} works with; this is a U-Net")
+        known = meta.get("autoencoder_fingerprint")  # files of the first edition have none
+        if known is not None and known != fingerprint(autoencoder):
+            raise ValueError(f"{path} was trained with another autoencoder than {beside}; put its own beside it")
         space = LatentSpace(meta["size"], autoencoder)
     return Denoiser(model, space, make_schedule(**meta["schedule"]), meta["prediction"], meta)
 
 
 def pretrained_names() -> list[str]:
     """The denoisers that come with the course, by the name that `ldm-course sample --pretrained` takes."""
-    return [p.stem for p in sorted((home() / "checkpoints").glob("*.safetensors")) if "autoencoder" not in p.stem]
+    return [path.stem for path in sorted((home() / "checkpoints").glob("*.safetensors")) if _kind(path) == "unet"]
+
+
+def _kind(path: Path) -> str | None:
+    """Which of KINDS a file says that it holds, its weights unread."""
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("kind")
+    except Exception:  # safetensors raises its own class for broken files
+        return None
 
 
 def pretrained_path(name: str) -> Path:
     """Where a checkpoint of the course lies; ValueError, which lists the names, if there is none of that name."""
-    path = home() / "checkpoints" / f"{name}.safetensors"
+    path = place_of("weights", name)
     if not path.is_file():
         known = ", ".join(p.stem for p in sorted((home() / "checkpoints").glob("*.safetensors"))) or "none"
         raise ValueError(f"no pretrained checkpoint {name!r}; there are: {known}")

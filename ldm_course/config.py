@@ -1,16 +1,13 @@
-"""What can be chosen, in one place: the networks, the training, and the profiles.
+"""What can be chosen of the networks and of a training, and what goes together (chapters 1 and 2).
 
-A profile is a set of sizes for one kind of machine. The code path is the same in each; only numbers change.
+A network carries its configuration, and so does its file. How large it is on which machine, `lab.profiles` says.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
 
 
 def from_stored(cls: type, stored: Mapping[str, Any]):
@@ -144,122 +141,3 @@ class TrainConfig:
                 raise ValueError(f"{name}={value}; expected more than 0")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}")
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The sizes for one kind of machine.
-
-    `unet` serves both spaces, with the space's own channels, and `batch_size` both denoisers; the autoencoder has its
-    own, or the same (None). `budget` is what the comparison grants each space for
-    training, in seconds, the autoencoder included. `eval_count` pictures are made for each distance, `ddpm_count`
-    for the sampler of 1000 steps, the slowest; `match_steps` DDIM steps at the matched budgets. `limit` is the most
-    pictures that are used, None for all.
-    """
-
-    name: str
-    size: int = 32
-    limit: int | None = None
-    unet: UNetConfig = field(default_factory=UNetConfig)
-    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    batch_size: int = 64
-    autoencoder_batch_size: int | None = None
-    lr: float = 5e-4
-    ema_decay: float = 0.999
-    budget: float = 90.0
-    autoencoder_share: float = 0.4
-    eval_count: int = 64
-    reference_count: int = 1024
-    ddpm_steps: int = 1000
-    ddpm_count: int = 16
-    ddim_steps: int = 100
-    latent_steps: int = 50
-    match_steps: int = 25
-    timing_batches: tuple[int, ...] = (1, 64)
-
-
-_SMALL_UNET = UNetConfig(block_out_channels=(32, 32), attention=(False, True), norm_num_groups=4)
-_SMALL_AUTOENCODER = AutoencoderConfig(block_out_channels=(16, 32, 32), norm_num_groups=4)
-_LARGE_UNET = UNetConfig(
-    block_out_channels=(128, 256, 256), layers_per_block=2, attention=(False, True, True), norm_num_groups=32
-)
-_LARGE_AUTOENCODER = AutoencoderConfig(block_out_channels=(64, 128, 256), layers_per_block=2, norm_num_groups=16)
-
-PROFILES = {
-    "smoke": Profile(
-        "smoke",
-        limit=256,
-        unet=_SMALL_UNET,
-        autoencoder=_SMALL_AUTOENCODER,
-        batch_size=16,
-        budget=1.5,
-        eval_count=16,
-        reference_count=64,
-        ddpm_steps=20,
-        ddpm_count=4,
-        ddim_steps=4,
-        latent_steps=2,
-        match_steps=2,
-        timing_batches=(1, 8),
-    ),
-    # small batches: so short a run needs the steps, and the autoencoder most; more pictures than it can see need not
-    # be encoded
-    "cpu": Profile("cpu", limit=8192, batch_size=32, autoencoder_batch_size=16, lr=1e-3),
-    # the same networks and machine, but training that goes on for hours, beside other work: larger batches, slower
-    # averages, and enough pictures for a verdict
-    "hours": Profile(
-        "hours",
-        autoencoder=AutoencoderConfig(mid_attention=False),
-        batch_size=64,
-        autoencoder_batch_size=16,
-        lr=5e-4,
-        ema_decay=0.9995,
-        eval_count=1000,
-        reference_count=10_000,
-        ddpm_count=512,
-        match_steps=25,
-    ),
-    "gpu": Profile(
-        "gpu",
-        unet=UNetConfig(block_out_channels=(64, 128, 192), layers_per_block=2),
-        autoencoder=AutoencoderConfig(block_out_channels=(64, 128, 128), layers_per_block=1),
-        batch_size=128,
-        budget=180.0,
-        eval_count=512,
-        reference_count=4096,
-        ddpm_count=128,
-        match_steps=50,
-    ),
-    "reference": Profile(
-        "reference",
-        unet=_LARGE_UNET,
-        autoencoder=_LARGE_AUTOENCODER,
-        batch_size=256,
-        lr=4e-4,
-        ema_decay=0.9995,
-        budget=200.0,
-        eval_count=2048,
-        reference_count=10_000,
-        ddpm_count=512,
-        match_steps=50,
-    ),
-}
-
-
-def profile(name: str | None = None) -> Profile:
-    """The profile of that name; else of `$LDM_PROFILE`; else `gpu` where there is a CUDA device and `cpu` where not.
-
-    ValueError: there is no such profile.
-    """
-    name = name or os.environ.get("LDM_PROFILE") or ("gpu" if torch.cuda.is_available() else "cpu")
-    if name not in PROFILES:
-        raise ValueError(f"profile {name!r}; expected one of {', '.join(PROFILES)}")
-    return PROFILES[name]
-
-
-def native_precision(device: torch.device) -> str:
-    """What precision "auto" is: "bf16" where the hardware computes in it, "fp16" on older GPUs, else "no" (float32)."""
-    if device.type == "cuda":  # GPUs before Ampere emulate bf16, slowly
-        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return "bf16" if device.type == "cpu" and any(ask is not None and ask() for ask in asked) else "no"

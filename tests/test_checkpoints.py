@@ -13,10 +13,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ldm_course import checkpoints
-from ldm_course.autoencoder import Autoencoder
 from ldm_course.checkpoints import load_denoiser, load_model, save_denoiser, save_model
 from ldm_course.config import AutoencoderConfig, UNetConfig
-from ldm_course.schedules import make_schedule
+from ldm_course.denoiser import Denoiser
+from ldm_course.diffusion.schedules import make_schedule
+from ldm_course.networks.autoencoder import Autoencoder
+from ldm_course.networks.unet import UNet
 from ldm_course.spaces import LatentSpace, PixelSpace
 
 NETWORK = UNetConfig(
@@ -28,7 +30,7 @@ SCHEDULE = make_schedule("cosine", 500, shift=2.0)
 
 def unet(channels=3):
     torch.manual_seed(1)
-    return checkpoints.UNet(NETWORK.for_channels(channels))
+    return UNet(NETWORK.for_channels(channels))
 
 
 def autoencoder():
@@ -39,14 +41,15 @@ def autoencoder():
 
 
 def denoiser(path, **options):
-    return save_denoiser(path, unet(), size=8, schedule=SCHEDULE, prediction="v", **options)
+    return save_denoiser(path, Denoiser(unet(), PixelSpace(8), SCHEDULE, "v"), **options)
 
 
 @pytest.fixture
 def latent(tmp_path):
-    save_model(tmp_path / "first.safetensors", autoencoder())
-    path = tmp_path / "latent.safetensors"
-    return save_denoiser(path, unet(4), size=8, schedule=SCHEDULE, prediction="v", autoencoder="first.safetensors")
+    first = autoencoder()
+    save_model(tmp_path / "first.safetensors", first)
+    d = Denoiser(unet(4), LatentSpace(8, first), SCHEDULE, "v")
+    return save_denoiser(tmp_path / "latent.safetensors", d, autoencoder="first.safetensors")
 
 
 # ------------------------------------------------------------------------------------------ round trips
@@ -98,12 +101,11 @@ def test_a_latent_denoiser_finds_its_autoencoder_beside_it(latent, tmp_path):
 @pytest.mark.parametrize("betas", [{"beta_start": 1e-3, "beta_end": 0.05}, {"beta_end": 0.021}])
 def test_a_schedule_with_its_own_betas_is_not_stored_as_another(betas, tmp_path):
     with pytest.raises(ValueError, match="its own betas"):
-        save_denoiser(
-            tmp_path / "m.safetensors", unet(), size=8, schedule=make_schedule("linear", **betas), prediction="v"
-        )
+        own = make_schedule("linear", **betas)
+        save_denoiser(tmp_path / "m.safetensors", Denoiser(unet(), PixelSpace(8), own, "v"))
     assert not list(tmp_path.iterdir())
     shifted = make_schedule("sqrt_linear", T=500, shift=0.5)
-    save_denoiser(tmp_path / "m.safetensors", unet(), size=8, schedule=shifted, prediction="v")
+    save_denoiser(tmp_path / "m.safetensors", Denoiser(unet(), PixelSpace(8), shifted, "v"))
     assert torch.equal(load_denoiser(tmp_path / "m.safetensors").schedule.alpha_bar, shifted.alpha_bar)
 
 
@@ -245,6 +247,12 @@ def test_pretrained_by_name(home):
         checkpoints.pretrained("big")
 
 
+def test_what_is_a_denoiser_is_told_by_the_file_and_not_by_its_name(home):
+    save_model(home / "checkpoints" / "first-stage.safetensors", autoencoder())
+    (home / "checkpoints" / "broken.safetensors").write_bytes(b"no weights")
+    assert checkpoints.pretrained_names() == ["tiny-8-pixel"]
+
+
 def test_no_checkpoints_at_all_are_said_so(tmp_path, monkeypatch):
     monkeypatch.setenv("LDM_HOME", str(tmp_path))
     assert checkpoints.pretrained_names() == []
@@ -259,3 +267,50 @@ def test_a_loaded_network_computes_what_the_saved_one_did(tmp_path):
     with torch.no_grad():
         assert torch.equal(model(x, t), back(x, t))
     assert back.config == replace(NETWORK)
+
+
+# ------------------------------------------------------------------------------------------- mistakes that cost hours
+
+
+def test_weights_that_are_not_finite_are_neither_written_nor_loaded(tmp_path):
+    model = unet()
+    model.conv_in.bias.data[0] = 1e6  # finite, but not in half precision
+    save_model(tmp_path / "whole.safetensors", model)
+    with pytest.raises(ValueError, match="a weight is NaN or infinite"):
+        save_model(tmp_path / "half.safetensors", model, half=True)
+    model.conv_in.bias.data[0] = float("nan")
+    with pytest.raises(ValueError, match="a weight is NaN or infinite"):
+        save_model(tmp_path / "nan.safetensors", model)
+    assert [p.name for p in tmp_path.iterdir()] == ["whole.safetensors"]
+    with safe_open(tmp_path / "whole.safetensors", "pt") as file:
+        text, state = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}
+    state["conv_in.bias"][0] = float("inf")
+    save_file(state, tmp_path / "whole.safetensors", metadata=text)
+    with pytest.raises(ValueError, match=r"whole\.safetensors: .*a weight is NaN or infinite"):
+        load_model(tmp_path / "whole.safetensors")
+
+
+def test_a_latent_denoiser_refuses_another_autoencoder(latent, tmp_path):
+    assert load_denoiser(latent).meta["autoencoder_fingerprint"] == checkpoints.fingerprint(autoencoder())
+    save_model(tmp_path / "first.safetensors", autoencoder(), half=True)  # its own copy in half precision
+    load_denoiser(latent)
+    other = autoencoder()
+    other.decoder.conv_out.bias.data[0] += 0.1
+    save_model(tmp_path / "first.safetensors", other)
+    with pytest.raises(ValueError, match=r"was trained with another autoencoder than .*first"):
+        load_denoiser(latent)
+
+
+def test_a_latent_denoiser_is_not_stored_without_the_name_of_its_autoencoder(tmp_path):
+    d = Denoiser(unet(4), LatentSpace(8, autoencoder()), SCHEDULE, "v")
+    with pytest.raises(ValueError, match="give autoencoder"):
+        save_denoiser(tmp_path / "m.safetensors", d)
+
+
+def test_what_is_of_another_kind_or_size_is_not_replaced(tmp_path):
+    path = save_model(tmp_path / "m.safetensors", unet())
+    checkpoints.check_may_replace(path, unet())
+    checkpoints.check_may_replace(tmp_path / "new.safetensors", autoencoder())
+    for other in (autoencoder(), unet(4)):
+        with pytest.raises(ValueError, match="holds a U-Net of another configuration"):
+            checkpoints.check_may_replace(path, other)

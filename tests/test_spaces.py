@@ -4,13 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from ldm_course import spaces
-from ldm_course.autoencoder import Autoencoder
+from ldm_course import denoiser
 from ldm_course.config import AutoencoderConfig, UNetConfig
-from ldm_course.data import Pictures, to_uint8
-from ldm_course.objectives import BatchRandom
-from ldm_course.schedules import make_schedule
-from ldm_course.spaces import LatentSpace, PixelSpace, encode_pictures, generate
+from ldm_course.data.latents import encode_pictures
+from ldm_course.data.pictures import Pictures, to_uint8
+from ldm_course.denoiser import Denoiser
+from ldm_course.diffusion.objectives import BatchRandom
+from ldm_course.diffusion.schedules import make_schedule
+from ldm_course.networks.autoencoder import Autoencoder
+from ldm_course.spaces import LatentSpace, PixelSpace
 
 SCHEDULE = make_schedule("cosine")
 
@@ -44,7 +46,8 @@ class Says(nn.Module):
 
 
 def run(model, space, count, **options):
-    return generate(model, space, count, SCHEDULE, **({"prediction": "x0", "steps": 3} | options))
+    prediction = options.pop("prediction", "x0")
+    return Denoiser(model, space, SCHEDULE, prediction).generate(count, **({"steps": 3} | options))
 
 
 # ----------------------------------------------------------------------------------------- the spaces
@@ -187,11 +190,11 @@ def test_no_picture_begins_with_noise_that_a_training_step_drew():
 def test_the_samplers_noise_is_not_the_next_batchs(monkeypatch):
     drawn = []
 
-    def kept(model, noise, schedule, *, generator, **_):
+    def kept(predict_x0, noise, schedule, *, generator, **_):
         drawn.append((noise, torch.randn(noise.shape, generator=generator)))
         return noise
 
-    monkeypatch.setattr(spaces, "sample", kept)
+    monkeypatch.setattr(denoiser, "sample", kept)
     run(Says(), PixelSpace(8), 4, batch_size=1)
     every = [t for pair in drawn for t in pair]
     assert len({tuple(t.flatten().tolist()) for t in every}) == 8

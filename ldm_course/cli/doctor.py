@@ -1,0 +1,42 @@
+"""`ldm-course doctor`: is everything there, and does it work?"""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import checkpoints
+from ..data.loaders import cifar10_is_here, load_data
+from ..lab import profiles, records
+from ..networks.features import efficientnet_lite0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """`ldm-course doctor`: each line is a check; the exit code is 1 if one failed."""
+
+    def installed() -> str:
+        return ", ".join(f"{name} {version}" for name, version in records.versions().items() if version)
+
+    def hardware() -> str:
+        m = records.machine()
+        return f"{m.get('gpu') or m['cpu']}, {m['threads']} threads; profile {profiles.profile().name}"
+
+    checks = {
+        "packages": installed,
+        "machine": hardware,
+        "emoji": lambda: f"{len(load_data('emoji', 32))} training pictures",
+        "features": lambda: f"{sum(p.numel() for p in efficientnet_lite0().parameters()):,} weights",
+        "checkpoints": lambda: ", ".join(checkpoints.pretrained_names()) or "none yet",
+        "cifar10": lambda: (
+            f"{len(load_data('cifar10', 32, limit=1))} of its pictures could be read"
+            if cifar10_is_here()
+            else "not here yet; downloaded when asked for"
+        ),
+    }
+    needed, failed = {"packages", "machine", "emoji", "features"}, False
+    for name, check in checks.items():
+        try:
+            print(f"ok    {name}: {check()}")
+        except Exception as error:  # whatever is wrong, the reader is to see it in one line
+            failed |= name in needed
+            print(f"{'FAIL' if name in needed else 'no  '}  {name}: {(str(error) or repr(error)).splitlines()[0]}")
+    return int(failed)

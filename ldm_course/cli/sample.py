@@ -1,0 +1,109 @@
+"""`ldm-course sample` and `evaluate`: pictures from trained weights, and how good they are."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from .. import checkpoints
+from ..data.loaders import load_data
+from ..denoiser import Denoiser, Label
+from ..device import default_device
+from ..lab.report import quality
+from ..measure import distances, inception
+from ..page import plotting
+from .options import no_folder, positive, which_data, which_model
+
+
+def _denoiser(args: argparse.Namespace) -> Denoiser:
+    device = default_device()
+    if args.pretrained:
+        return checkpoints.pretrained(args.pretrained, device)
+    return checkpoints.load_denoiser(args.checkpoint, device)
+
+
+def _made(d: Denoiser, args: argparse.Namespace, label: Label) -> torch.Tensor:
+    return d.generate(
+        args.count,
+        method=args.method,
+        steps=args.steps,
+        eta=args.eta,
+        label=label,
+        guidance_scale=args.guidance,
+        seed=args.seed,
+        show=True,
+    )
+
+
+def sample_options(parser: argparse.ArgumentParser) -> None:
+    which_model(parser)
+    parser.add_argument("--count", type=int, default=16)
+    parser.add_argument("--method", choices=("ddpm", "ddim", "dpmpp"), default="dpmpp")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--eta", type=float, default=0.0)
+    parser.add_argument("--label", help="a class, by name or number (default: classes in turn)")
+    parser.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("samples.png"))
+
+
+def sample(args: argparse.Namespace) -> int:
+    """`ldm-course sample`."""
+    positive(count=args.count)
+    no_folder(args.out)
+    d = _denoiser(args)
+    in_turn = args.label is None and d.num_classes is not None
+    label = d.labels(torch.arange(args.count) % d.num_classes if in_turn else args.label, args.count)
+    started = time.perf_counter()
+    made = _made(d, args, label)
+    seconds = time.perf_counter() - started
+    captions = None if label is None or not d.classes else [d.classes[i] for i in label.tolist()]
+    columns = d.num_classes if in_turn and captions and d.num_classes <= 12 else None
+    plotting.save_png(args.out, plotting.grid(made, columns, captions))
+    print(f"wrote {args.out}: {args.count} pictures in {seconds:.1f} s ({args.method}, {args.steps} steps)")
+    return 0
+
+
+def evaluate_options(parser: argparse.ArgumentParser) -> None:
+    which_model(parser)
+    which_data(parser, default=None)
+    parser.add_argument("--count", type=int, default=256)
+    parser.add_argument("--method", choices=("ddpm", "ddim", "dpmpp"), default="ddim")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--eta", type=float, default=0.0)
+    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fid", action="store_true", help="also the Inception FID, if its weights can be had")
+    parser.add_argument("--inception", type=Path, help="a file with pytorch-fid's Inception weights")
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """`ldm-course evaluate`."""
+    positive(count=args.count)
+    d = _denoiser(args)
+    if args.data is None and "data" not in d.meta:
+        raise ValueError("this checkpoint does not say what it was trained on; give --data")
+    if args.size not in (None, d.space.size):
+        raise ValueError(f"--size {args.size}; this model makes pictures of {d.space.size} a side")
+    real = load_data(args.data or d.meta["data"], d.space.size, limit=args.limit, seed=args.seed)
+    label, classes = None, d.num_classes
+    if classes is not None:
+        if real.labels is None or len(real.classes) != classes:
+            has = "no labels" if real.labels is None else f"{len(real.classes)} classes"
+            raise ValueError(f"{real.name} has {has}, but the model was trained with {classes} classes")
+        # classes as often as in the data
+        label = real.labels[torch.randperm(len(real), generator=torch.Generator().manual_seed(args.seed))]
+        label = label.repeat(-(-args.count // len(label)))[: args.count]
+    made = _made(d, args, label)
+    result = distances.evaluate(made, real.images, seed=args.seed)
+    fd_e, kd_e, count = quality(result)
+    print(f"{args.method}, {args.steps} steps, against {len(real)} pictures of {real.name}")
+    print(f"FD-E (floor)  {fd_e}\nKD-E (floor)  {kd_e}\npictures      {count}")
+    if args.fid or args.inception:
+        n = min(args.count, len(real) // 2)
+        floor = inception.fid_floor(real, n, args.inception, seed=args.seed)
+        print(f"FID (floor)   {inception.fid(made, real, args.inception):.2f} ({floor:.2f}; {n} real pictures)")
+    return 0

@@ -1,0 +1,94 @@
+"""`ldm-course train`: an autoencoder, or a denoiser in either space."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..config import TrainConfig
+from ..data.loaders import load_data
+from ..diffusion.schedules import make_schedule
+from ..lab import profiles
+from ..lab.records import slug
+from ..lab.runs import AutoencoderRun, DenoiserRun, check_name, train_run, with_classes
+from .options import positive, which_data
+
+
+def train_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("autoencoder", "pixel", "latent"))
+    which_data(parser)
+    parser.add_argument("--profile", help="whose network to take (default: by hardware, or $LDM_PROFILE)")
+    parser.add_argument("--autoencoder", type=Path, help="for latent: the autoencoder's .safetensors file")
+    parser.add_argument("--minutes", type=float, help="stop after so many minutes of training")
+    parser.add_argument("--images", type=int, help="stop after so many pictures seen")
+    parser.add_argument("--steps", type=int, help="stop after so many optimizer steps")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--decay", choices=("none", "cosine", "linear"), default="none")
+    parser.add_argument("--accumulate", type=int, default=1, help="parts that a batch is divided into, to save memory")
+    parser.add_argument("--precision", choices=("auto", "no", "fp16", "bf16"), default="auto")
+    parser.add_argument("--flip", action="store_true", help="mirror half of the pictures")
+    parser.add_argument("--unconditional", action="store_true", help="ignore the labels")
+    parser.add_argument("--schedule", choices=("linear", "sqrt_linear", "cosine"), default="cosine")
+    parser.add_argument("--prediction", choices=("eps", "x0", "v"), default="v")
+    parser.add_argument("--perceptual", type=float, default=0.1, help="weight of the perceptual loss")
+    parser.add_argument("--kl", type=float, default=1e-4, help="weight of the KL term")
+    parser.add_argument("--adversarial", type=float, default=0.0, help="weight of the patch-adversarial loss")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sample-every", type=int, default=1000, help="steps between two grids of pictures")
+    parser.add_argument("--save-every", type=int, default=500, help="steps between two savings of the run's state")
+    parser.add_argument("--log-every", type=int, default=25, help="steps that each logged loss is the mean of")
+    parser.add_argument("--tensorboard", action="store_true", help="write loss curves for TensorBoard")
+    parser.add_argument("--name", help="of the checkpoint and its record (default: DATA-SIZE-WHAT)")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME)")
+    parser.add_argument(
+        "--publish", action="store_true", help="also put the weights, in half precision, into checkpoints/"
+    )
+
+
+def train(args: argparse.Namespace) -> int:
+    """`ldm-course train`."""
+
+    profile = profiles.profile(args.profile)
+    if args.minutes is None and args.images is None and args.steps is None:
+        raise ValueError("say when to stop: give --minutes, --images or --steps")
+    if (args.what == "latent") != (args.autoencoder is not None):
+        raise ValueError("--autoencoder FILE goes with `train latent`, and only with it")
+    positive(batch_size=args.batch_size, lr=args.lr, sample_every=args.sample_every)
+    positive(save_every=args.save_every, log_every=args.log_every)
+    size = profile.size if args.size is None else args.size
+    splits = (load_data(args.data, size, split, limit=args.limit, seed=args.seed) for split in ("train", "test"))
+    pictures, test = splits
+    own = profile.autoencoder_batch_size if args.what == "autoencoder" else None
+    training = TrainConfig(
+        batch_size=args.batch_size or own or profile.batch_size,
+        steps=args.steps,
+        images=args.images,
+        seconds=None if args.minutes is None else 60 * args.minutes,
+        lr=args.lr or profile.lr,
+        decay=args.decay,
+        ema_decay=profile.ema_decay,
+        accumulate=args.accumulate,
+        precision=args.precision,
+        flip=args.flip,
+        seed=args.seed,
+    )
+    name = args.name or f"{slug(pictures.name)}-{pictures.size}-{args.what}"
+    check_name(name, args.autoencoder, publish=args.publish)
+    out = args.out or Path("runs") / name
+    options = {"save_every": args.save_every, "log_every": args.log_every, "tensorboard": args.tensorboard, "out": out}
+    run: AutoencoderRun | DenoiserRun
+    if args.what == "autoencoder":
+        weights = {"perceptual": args.perceptual, "kl": args.kl, "adversarial": args.adversarial}
+        losses = {f"{term}_weight": weight for term, weight in weights.items()}
+        run = AutoencoderRun(pictures, test, profile.autoencoder, training, losses=losses, **options)
+    else:
+        network = profile.unet if args.unconditional else with_classes(profile.unet, pictures)
+        schedule = make_schedule(args.schedule)
+        run = DenoiserRun(
+            pictures, network, training, schedule, args.prediction, autoencoder=args.autoencoder, **options
+        )
+    path = train_run(run, name=name, out=out, profile=profile, sample_every=args.sample_every, publish=args.publish)
+    if path is not None:
+        print(f"wrote {path}")
+    return 0

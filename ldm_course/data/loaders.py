@@ -1,0 +1,296 @@
+"""Where pictures come from: emoji, scenes, CIFAR-10, your own folder or .npz file (chapter 0 on).
+
+Pictures live as uint8 `(N, 3, H, W)`, 0 to 255, and become float32 in [-1, 1] only batch by batch, on the way into a
+network (`Pictures.batch`). The networks' output comes back by `to_uint8`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from . import emoji, scenes
+from .pictures import Pictures
+
+TEST_FRACTION = 0.1
+SCENES_TRAIN, SCENES_TEST = 20_000, 2_000
+_FIRST_TEST_SCENE = 2**40
+_CACHE_VERSION = 1
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+
+
+def load_data(
+    name: str | os.PathLike, size: int = 32, split: str = "train", *, limit: int | None = None, seed: int = 0
+) -> Pictures:
+    """The pictures `name` at size x size.
+
+    `name` is "emoji", "scenes", "cifar10", a folder of pictures, or an .npz file with `images` (N, H, W, 3),
+    (N, 3, H, W) or grey, and optionally `labels`, `classes` and `captions`. A picture that is not square is cropped at
+    its centre; one of another size is resized by an antialiased bicubic filter.
+
+    `split` is "train" or "test". CIFAR-10 has its own; scenes are drawn from two disjoint ranges; elsewhere about a
+    tenth, chosen by a hash of the name alone, is for testing, with all skin tones and genders of an emoji on one side.
+    `limit` takes the first pictures of a shuffle seeded by `seed`. Scenes have no end: `limit` is how many of `seed`'s.
+    Whatever cannot be read or used raises a ValueError of one line.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or not 8 <= size <= 1024:
+        raise ValueError(f"size={size!r}; expected a whole number from 8 to 1024 pixels")
+    if split not in ("train", "test"):
+        raise ValueError(f"split={split!r}; expected 'train' or 'test'")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"limit={limit!r}; expected a positive whole number, or None for all pictures")
+    if name in LOADERS:
+        return LOADERS[name](size, split, limit, seed)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _load_folder(path, size, split, limit, seed)
+    if path.suffix == ".npz":
+        return _load_npz(path, size, split, limit, seed)
+    raise ValueError(
+        f"there is no data called {str(name)!r}; expected {', '.join(LOADERS)}, a folder of pictures, or an .npz file"
+    )
+
+
+def cache_folder() -> Path:
+    """Where rendered and downloaded pictures are kept: $LDM_CACHE, else ~/.cache/ldm_course."""
+    return Path(os.environ.get("LDM_CACHE") or "~/.cache/ldm_course").expanduser()
+
+
+def split_by_key(keys: Sequence[str], split: str) -> list[int]:
+    """The indices of `split`: a key is for testing if its hash falls into the lowest TEST_FRACTION.
+
+    A picture so stays on its side when others come or go. If chance leaves a side empty, it gets the nearest key.
+    """
+    place = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64 for key in keys]
+    threshold = min(max(TEST_FRACTION, min(place) * (1 + 1e-9)), max(place))
+    return [i for i, p in enumerate(place) if (p < threshold) == (split == "test")]
+
+
+def _select(indices: Sequence[int], limit: int | None, seed: int) -> torch.Tensor:
+    """All `indices`, or the first `limit` of their shuffle."""
+    indices = torch.as_tensor(indices, dtype=torch.int64)
+    if limit is None:
+        return indices
+    return indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))[:limit]]
+
+
+def _load_emoji(size: int, split: str, limit: int | None, seed: int) -> Pictures:
+    drawings = emoji.drawings()
+    stamp = f"{_CACHE_VERSION} {emoji.version()} " + " ".join(drawing.name for drawing in drawings)
+    images = _cached(f"emoji-{size}.npz", stamp, lambda: emoji.render_all(size))
+    every = Pictures(
+        images,
+        labels=torch.tensor([emoji.GROUPS.index(drawing.group) for drawing in drawings]),
+        classes=emoji.GROUPS,
+        captions=emoji.names(),
+        name="emoji",
+        source=emoji.CREDIT,
+        split=split,
+    )
+    return every.subset(_select(split_by_key([drawing.base for drawing in drawings], split), limit, seed))
+
+
+def _load_scenes(size: int, split: str, limit: int | None, seed: int) -> Pictures:
+    count = limit or (SCENES_TRAIN if split == "train" else SCENES_TEST)
+    first = 0 if split == "train" else _FIRST_TEST_SCENE
+    indices = range(first, first + count)
+    known = scenes.factors_of(seed, indices)
+    shapes = tuple(scenes.SHAPES)
+    return Pictures(
+        scenes.render(seed, indices, size),
+        labels=torch.tensor([shapes.index(scene.things[0].shape) for scene in known]),
+        classes=shapes,
+        captions=tuple(scenes.caption(scene) for scene in known),
+        name="scenes",
+        source="procedural scenes, drawn by this course",
+        split=split,
+    )
+
+
+def _cifar10_npz() -> Path:
+    return Path(os.environ.get("LDM_DATA") or cache_folder()).expanduser() / "cifar10.npz"
+
+
+def cifar10_is_here() -> bool:
+    """Whether `load_data("cifar10", …)` would find it without a download."""
+    return _cifar10_npz().exists() or (Path(cache_folder()) / "cifar-10-batches-py").is_dir()
+
+
+def _load_cifar10(size: int, split: str, limit: int | None, seed: int) -> Pictures:
+    """From $LDM_DATA/cifar10.npz if it is there, else torchvision's download with its checksum."""
+    path = _cifar10_npz()
+    if path.exists():
+        stored = _read_npz(path, (f"{split}_images", f"{split}_labels", "classes", "source"))
+        images, labels = _as_pictures(path, f"{split}_images", stored[f"{split}_images"]), stored[f"{split}_labels"]
+        classes, source = stored["classes"].tolist(), str(stored["source"])
+    else:
+        from torchvision.datasets import CIFAR10
+
+        try:
+            downloaded = CIFAR10(cache_folder(), train=split == "train", download=True)
+        except Exception as error:  # whatever the network, the server or the disk may raise
+            raise ValueError(
+                f"CIFAR-10 could not be downloaded ({_one_line(error)}); put it at {path} or try another data set"
+            ) from error
+        images, labels = torch.from_numpy(downloaded.data).permute(0, 3, 1, 2), np.array(downloaded.targets)
+        classes, source = downloaded.classes, "CIFAR-10 (Krizhevsky, 2009)"
+    chosen = _select(range(len(images)), limit, seed)
+    labels = torch.from_numpy(np.asarray(labels, np.int64))[chosen]
+    return Pictures(_resize(images[chosen], size), labels, tuple(classes), name="cifar10", source=source, split=split)
+
+
+LOADERS = {"emoji": _load_emoji, "scenes": _load_scenes, "cifar10": _load_cifar10}
+
+
+def _load_folder(path: Path, size: int, split: str, limit: int | None, seed: int) -> Pictures:
+    """Every picture below the folder, in the order of the names; its first sub-folder's name is its class."""
+    found = {
+        file.relative_to(path): file
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+        and file.suffix.lower() in _SUFFIXES
+        and not any(p.startswith(".") for p in file.relative_to(path).parts)
+    }
+    _require_two(path, len(found))
+    chosen = _select(split_by_key([name.as_posix() for name in found], split), limit, seed).tolist()
+    names = [list(found)[i] for i in chosen]
+    classes = labels = None
+    if all(len(name.parts) > 1 for name in found):
+        classes = tuple(sorted({name.parts[0] for name in found}))
+        labels = torch.tensor([classes.index(name.parts[0]) for name in names])
+    images = torch.empty(len(names), 3, size, size, dtype=torch.uint8)
+    for k, name in enumerate(tqdm(names, f"reading {path}", unit="picture", leave=False)):
+        images[k] = _read_picture(found[name], size)
+    return Pictures(images, labels, classes, name=str(path), source=f"pictures of {path.name}", split=split)
+
+
+def _read_picture(path: Path, size: int) -> torch.Tensor:
+    """One file as uint8 (3, size, size): upright, over white, 8 bits, its middle square."""
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode == "F":
+                raise ValueError("its values are floating-point; save it with 8 or 16 bits")
+            if image.mode.startswith("I"):  # 16 bits of grey
+                image = Image.fromarray((np.asarray(image, np.int64).clip(0, 65535) / 257).round().astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise ValueError(f"{path} cannot be read as a picture: {_one_line(error)}") from error
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _load_npz(path: Path, size: int, split: str, limit: int | None, seed: int) -> Pictures:
+    stored = _read_npz(path, ("images",), ("labels", "classes", "captions"))
+    images = _as_pictures(path, "images", stored["images"])
+    _require_two(path, len(images))
+    for key in ("labels", "captions"):
+        if key in stored and stored[key].shape != (len(images),):
+            raise ValueError(f"{path}: {key} has shape {stored[key].shape}; expected ({len(images)},), one per picture")
+    labels = classes = captions = None
+    if "labels" in stored:
+        if stored["labels"].dtype.kind not in "iu" or stored["labels"].min() < 0:
+            raise ValueError(f"{path}: labels are {stored['labels'].dtype}; expected whole numbers from 0 up")
+        labels = torch.from_numpy(stored["labels"].astype(np.int64))
+        if "classes" in stored and stored["classes"].ndim != 1:
+            raise ValueError(f"{path}: classes have shape {stored['classes'].shape}; expected a list of names")
+        classes = tuple(map(str, stored.get("classes", range(int(labels.max()) + 1))))
+        if labels.max() >= len(classes):
+            raise ValueError(f"{path}: labels go up to {labels.max()}, but there are {len(classes)} classes")
+    if "captions" in stored:
+        if stored["captions"].dtype.kind != "U":
+            raise ValueError(f"{path}: captions are {stored['captions'].dtype}; expected text (numpy's str)")
+        captions = tuple(map(str, stored["captions"]))
+    every = Pictures(images, labels, classes, captions, name=str(path), source=path.name, split=split)
+    part = every.subset(_select(split_by_key([str(i) for i in range(len(images))], split), limit, seed))
+    return replace(part, images=_resize(part.images, size))
+
+
+def _read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """These arrays of an .npz; never a pickle, which could run code."""
+    if not path.exists():
+        raise ValueError(f"there is no file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            present = file.files
+            stored = {key: file[key] for key in (*required, *optional) if key in present}
+    except Exception as error:  # a torn zip, objects that would need a pickle, or no .npz at all
+        raise ValueError(f"{path} cannot be read as an .npz of plain arrays: {_one_line(error)}") from error
+    missing = [key for key in required if key not in stored]
+    if missing:
+        raise ValueError(f"{path} has the arrays {', '.join(present) or 'none'}; expected also {', '.join(missing)}")
+    return stored
+
+
+def _as_pictures(path: Path, key: str, array: np.ndarray) -> torch.Tensor:
+    """(N, H, W, 3), (N, 3, H, W) or grey (N, H, W), (N, H, W, 1), (N, 1, H, W), as uint8 (N, 3, H, W)."""
+    expected = "uint8 of shape (N, H, W, 3), (N, 3, H, W) or (N, H, W)"
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or 0 in array.shape:
+        raise ValueError(f"{path}: {key} is {array.dtype} of shape {array.shape}; expected {expected}")
+    images = torch.from_numpy(array)
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[-1] in (1, 3):
+        images = images.permute(0, 3, 1, 2)
+    elif images.shape[1] not in (1, 3):
+        raise ValueError(f"{path}: {key} is {array.dtype} of shape {array.shape}; expected {expected}")
+    return images.expand(-1, 3, -1, -1)
+
+
+def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
+    """The middle square of uint8 (N, 3, H, W), at size x size by an antialiased bicubic filter."""
+    height, width = images.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    images = images[..., top : top + side, left : left + side]
+    if side == size:
+        return images.contiguous()
+    resized = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
+    for part in torch.arange(len(images)).split(1024):  # as floats, only a part at a time
+        smooth = F.interpolate(images[part].float(), size=(size, size), mode="bicubic", antialias=True)
+        resized[part] = smooth.round().clamp(0, 255).to(torch.uint8)
+    return resized
+
+
+def _cached(name: str, stamp: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """The images in the cache's file `name` if it is whole and bears this `stamp`; else made, and kept there."""
+    path = cache_folder() / name
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if str(stored["stamp"]) == stamp:
+                return torch.from_numpy(stored["images"])
+    except Exception:  # absent, torn or not ours, in any of the ways a zip can be: made again below
+        pass
+    images = make()
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(partial, images=images.numpy(), stamp=np.array(stamp))
+        partial.replace(path)
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be written ({_one_line(error)}); set LDM_CACHE to a folder that can"
+        ) from error
+    return images
+
+
+def _require_two(path: Path, count: int) -> None:
+    if count == 0:
+        raise ValueError(f"{path} holds no pictures; expected files of {' '.join(_SUFFIXES)}, in it or its sub-folders")
+    if count == 1:
+        raise ValueError(f"{path} holds 1 picture; expected at least 2, one to train on and one to test with")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,127 @@
+"""Pictures in memory, whole or as random crops, and the way into a network and back (chapter 0 on)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+
+class Chance(Protocol):
+    """What a set of data may ask for when a batch is drawn from it: random numbers, a row for each picture, and the
+    device that they are on (`diffusion.objectives.BatchRandom`)."""
+
+    device: torch.device
+
+    def normal(self, *shape: int) -> torch.Tensor: ...
+
+    def uniform(self) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A set of pictures: `images` uint8 (N, 3, H, W), and what is known of them.
+
+    `labels` int64 (N,) index `classes`; `captions` are one sentence each; `source` is the credit that a figure must
+    show; `split` is "train" or "test".
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor | None = None
+    classes: tuple[str, ...] | None = None
+    captions: tuple[str, ...] | None = None
+    name: str = ""
+    source: str = ""
+    split: str = "train"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def size(self) -> int:
+        """H, which is W: the pictures are square."""
+        return self.images.shape[-1]
+
+    def subset(self, indices: Sequence[int] | torch.Tensor) -> Pictures:
+        """The pictures at `indices`, in that order, with their labels and captions."""
+        indices = torch.as_tensor(indices, dtype=torch.int64, device=self.images.device)
+        return replace(
+            self,
+            images=self.images[indices],
+            labels=None if self.labels is None else self.labels[indices.to(self.labels.device)],
+            captions=None if self.captions is None else tuple(self.captions[i] for i in indices.tolist()),
+        )
+
+    def batch(self, indices: Sequence[int] | torch.Tensor, device=None) -> torch.Tensor:
+        """The pictures at `indices` as the networks take them: float32 (B, 3, H, W) in [-1, 1] on `device`."""
+        indices = torch.as_tensor(indices, dtype=torch.int64, device=self.images.device)
+        return to_float(self.images[indices].to(device))
+
+    def draw(self, indices: torch.Tensor, rng: Chance) -> torch.Tensor:
+        """A batch for training, as `batch`: nothing about it is left to chance."""
+        return self.batch(indices, rng.device)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Random windows of `side` x `side`, cut from several sets of pictures, which may be of different sizes.
+
+    What is convolutional needs no whole pictures to learn from, and works at every size when it has learnt. An epoch
+    cuts one window from each picture of each set. ValueError: a set of pictures smaller than the window.
+    """
+
+    sets: tuple[Pictures, ...]
+    side: int = 32
+
+    def __post_init__(self):
+        for part in self.sets:
+            if part.size < self.side:
+                raise ValueError(f"{part.name} has pictures of {part.size} a side; windows of {self.side} do not fit")
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sets))
+
+    @property
+    def size(self) -> int:
+        return self.side
+
+    @property
+    def name(self) -> str:
+        return f"{self.side}-pixel crops of " + ", ".join(f"{part.name} at {part.size}" for part in self.sets)
+
+    @property
+    def split(self) -> str:
+        return self.sets[0].split
+
+    @property
+    def source(self) -> str:
+        return "; ".join(dict.fromkeys(part.source for part in self.sets))
+
+    def draw(self, indices: torch.Tensor, rng: Chance) -> torch.Tensor:
+        """Windows of the pictures at `indices`, counted through all sets, float32 (B, 3, side, side) in [-1, 1]."""
+        ends = torch.tensor([len(part) for part in self.sets]).cumsum(0)
+        which = torch.bucketize(indices.cpu(), ends, right=True).tolist()
+        windows = []
+        for i, k, y, x in zip(indices.tolist(), which, rng.uniform().tolist(), rng.uniform().tolist()):
+            part = self.sets[k]
+            room = part.size - self.side + 1
+            top, left = int(y * room), int(x * room)
+            picture = part.images[i - int(ends[k]) + len(part)]
+            windows.append(picture[:, top : top + self.side, left : left + self.side])
+        return to_float(torch.stack(windows).to(rng.device))
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 0..255 to float32 in [-1, 1]: x = u / 127.5 - 1."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"to_float was given {images.dtype}; expected pictures of torch.uint8, 0 to 255")
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(x: torch.Tensor) -> torch.Tensor:
+    """Float in [-1, 1] to the nearest of 0..255; what lies outside is clipped. `to_uint8(to_float(u))` is u."""
+    if not x.is_floating_point():
+        raise ValueError(f"to_uint8 was given {x.dtype}; expected floating-point pictures in [-1, 1]")
+    return ((x.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

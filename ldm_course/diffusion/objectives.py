@@ -1,0 +1,149 @@
+"""What training minimises: what an objective is, and the denoiser's (chapter 0).
+
+An objective holds the training data and draws all its randomness from a `BatchRandom`, so that it does not matter
+how a batch is divided among processes. The autoencoder's is in `training.reconstruction`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.latents import Latents
+from ..data.pictures import Crops, Pictures
+from .schedules import Schedule, add_noise, target
+
+
+class BatchRandom:
+    """Random numbers for one step: drawn for the whole batch, of which the caller gets the rows that are his."""
+
+    def __init__(self, seed: int, step: int, batch_size: int, rows: slice, device: torch.device | str):
+        self.generator = torch.Generator(device).manual_seed((seed * 1_000_003 + step + 1) % 2**63)
+        self.batch_size, self.rows, self.device = batch_size, rows, device
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, `(rows, *shape)`."""
+        return torch.randn(self.batch_size, *shape, generator=self.generator, device=self.device)[self.rows]
+
+    def uniform(self) -> Tensor:
+        """Uniform numbers in [0, 1), `(rows,)`."""
+        return torch.rand(self.batch_size, generator=self.generator, device=self.device)[self.rows]
+
+    def integers(self, high: int) -> Tensor:
+        """Whole numbers 0 .. high - 1, `(rows,)`."""
+        draw = torch.randint(high, (self.batch_size,), generator=self.generator, device=self.device)
+        return draw[self.rows]
+
+
+def on_device(data: Pictures | Crops | Latents, device: torch.device) -> Pictures | Crops | Latents:
+    """The same data with their tensors on `device`, where that leaves a GPU most of its memory; else as they are."""
+    if isinstance(data, Crops):
+        return replace(data, sets=tuple(on_device(part, device) for part in data.sets))
+    tensors = {k: v for k, v in vars(data).items() if isinstance(v, Tensor)}
+    if device.type == "cuda" and sum(v.nbytes for v in tensors.values()) > torch.cuda.mem_get_info(device)[0] / 4:
+        return data
+    return replace(data, **{k: v.to(device) for k, v in tensors.items()})
+
+
+def draw(data: Pictures | Crops | Latents, indices: Tensor, rng: BatchRandom, flip: bool) -> Tensor:
+    """The pictures `indices`, windows of them, or draws from their latents' posteriors, as networks see them:
+    `(B, C, H, W)`."""
+    x = data.draw(indices, rng)
+    return torch.where((rng.uniform() < 0.5)[:, None, None, None], x.flip(3), x) if flip else x
+
+
+class Objective:
+    """What `trainer.Trainer` needs to know: how many pictures there are, and the loss on some of them."""
+
+    size: int
+    critic: nn.Module | None = None  # an opponent with an optimizer of its own, as in adversarial training
+
+    def to(self, device: torch.device) -> Objective:
+        """Moves the data to where the model is."""
+        return self
+
+    def describe(self) -> str:
+        """Tells this objective from others, so that a run is not resumed with the wrong one."""
+        raise TypeError(f"{type(self).__name__} does not describe itself")
+
+    def __call__(
+        self, model: nn.Module, indices: Tensor, rng: BatchRandom, critic: nn.Module | None = None
+    ) -> dict[str, Tensor]:
+        """The losses on the pictures `indices`; the entry `loss` is the one to minimise."""
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+    def critic_loss(self, critic: nn.Module) -> Tensor:
+        """The critic's own loss, on the pictures that the last call saw."""
+        raise TypeError(f"{type(self).__name__} has no critic")
+
+
+class DenoisingObjective(Objective):
+    """E ‖target - model(x_t, t)‖² at uniform t: DDPM's L_simple (equation 14) for ε, and its kin for x₀ and v.
+
+    `data` is `Pictures`, or `Latents` from an autoencoder; the loss knows no difference. With `label_dropout`, that
+    share of labels becomes "no label", which classifier-free guidance needs (Ho & Salimans 2022, algorithm 1).
+    """
+
+    def __init__(
+        self,
+        data,
+        schedule: Schedule,
+        prediction: str,
+        *,
+        num_classes: int | None = None,
+        label_dropout: float = 0.1,
+        flip: bool = False,
+    ):
+        if num_classes is not None and data.labels is None:
+            raise ValueError(f"{data.name} has no labels; train without classes, or give data that has them")
+        self.data, self.schedule, self.prediction = data, schedule, prediction
+        self.num_classes, self.label_dropout, self.flip = num_classes, label_dropout, flip
+        self.size = len(data)
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> DenoisingObjective:
+        self.device = device
+        self.data = on_device(self.data, device)
+        return self
+
+    def describe(self) -> str:
+        d, s = self.data, self.schedule
+        what = f"{d.name} {d.split} {len(d)} at {d.size}" + (f" {d.fingerprint}" if isinstance(d, Latents) else "")
+        levels = f"{s.name} T={s.T}" + (f" shift={s.shift}" if s.shift != 1 else "")
+        return f"denoise {what}, {levels}, {self.prediction}, {self.num_classes}"
+
+    def __call__(self, model, indices, rng, critic=None):
+        x0 = draw(self.data, indices, rng, self.flip)
+        eps = rng.normal(*x0.shape[1:])
+        t = rng.integers(self.schedule.T)
+        xt = add_noise(x0, eps, t, self.schedule)
+        label = self._labels(indices, rng)
+        pred = model(xt, t) if label is None else model(xt, t, label)
+        return {"loss": F.mse_loss(pred.float(), target(x0, eps, t, self.schedule, self.prediction))}
+
+    def _labels(self, indices: Tensor, rng: BatchRandom) -> Tensor | None:
+        if self.num_classes is None:
+            return None
+        label = self.data.labels[indices.to(self.data.labels.device)].to(self.device)
+        return torch.where(rng.uniform() < self.label_dropout, self.num_classes, label)
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, objective: Objective, count: int) -> float:
+    """The loss on the objective's first `count` pictures, at times and noises that are the same at every call.
+
+    So a network's loss on pictures that it was trained on can be held against that on others, and two networks' losses
+    against each other, without the scatter of a fresh draw. It runs on the `device` of the model's weights.
+    ValueError: more pictures than there are.
+    """
+    if not 1 <= count <= objective.size:
+        raise ValueError(f"count={count}; expected 1 to {objective.size}, the number of pictures")
+    device = next(model.parameters()).device
+    total = 0.0
+    for i, part in enumerate(torch.arange(count).split(64)):
+        rng = BatchRandom(7, i, len(part), slice(0, len(part)), device)
+        total += objective(model, part, rng)["loss"].item() * len(part)
+    return total / count

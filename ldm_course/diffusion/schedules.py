@@ -1,0 +1,226 @@
+"""Noise schedules, the forward process, and the three things a network may predict (chapter 0).
+
+The papers count noise levels t = 1..T and put the clean picture at t = 0. Code counts from zero: index
+t = 0..T-1 is the papers' t + 1, so `alpha_bar[0]` is already a little noisy, and the clean picture, for
+which alpha_bar = 1, has no index.
+
+Tables are float64 and stay on the CPU; results come in the picture's dtype, on the picture's device.
+
+Papers: DDPM, Ho et al. 2020 (2006.11239); Improved DDPM, Nichol & Dhariwal 2021 (2102.09672); progressive
+distillation, Salimans & Ho 2022 (2202.00512); simple diffusion, Hoogeboom et al. 2023 (2301.11093).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+PREDICTIONS = ("eps", "x0", "v")
+
+# (first beta, last beta) at T = 1000, as published: DDPM section 4, and Stable Diffusion's configuration.
+BETA_RANGE = {"linear": (1e-4, 0.02), "sqrt_linear": (0.00085, 0.012)}
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """How much signal is left at each of T noise levels.
+
+    `alpha_bar`: float64 (T,), the product of the alphas up to each index; strictly decreasing, inside (0, 1).
+    Everything else follows from it. Refuses a table that is not so with a ValueError.
+    """
+
+    alpha_bar: Tensor
+    name: str = "custom"
+    shift: float = 1.0
+
+    def __post_init__(self):
+        table = torch.as_tensor(self.alpha_bar, dtype=torch.float64, device="cpu")
+        if table.ndim != 1 or len(table) == 0:
+            raise ValueError(f"alpha_bar has shape {tuple(table.shape)}; expected (T,) with T at least 1")
+        falling = torch.cat([torch.ones(1, dtype=table.dtype), table, torch.zeros(1, dtype=table.dtype)])
+        if not bool((falling.diff() < 0).all()):
+            raise ValueError("alpha_bar must fall strictly from below 1 to above 0; this table does not")
+        object.__setattr__(self, "alpha_bar", table)
+
+    @property
+    def T(self) -> int:
+        """The number of noise levels."""
+        return len(self.alpha_bar)
+
+    @cached_property
+    def alpha(self) -> Tensor:
+        """The share of the variance that one forward step keeps: alpha_bar[t] / alpha_bar[t - 1]. (T,)"""
+        return torch.cat([self.alpha_bar[:1], self.alpha_bar[1:] / self.alpha_bar[:-1]])
+
+    @cached_property
+    def beta(self) -> Tensor:
+        """The variance that one forward step adds, DDPM eq. 2. (T,)"""
+        return 1 - self.alpha
+
+    @cached_property
+    def signal_scale(self) -> Tensor:
+        """sqrt(alpha_bar): the factor on x0 in DDPM eq. 4. (T,)"""
+        return self.alpha_bar.sqrt()
+
+    @cached_property
+    def noise_scale(self) -> Tensor:
+        """sqrt(1 - alpha_bar): the factor on eps in DDPM eq. 4. (T,)
+
+        At t = 0, 1 - alpha_bar is about 1e-4: taken in float32 it would keep three of its seven digits. Taken
+        in float64 it keeps twelve, and only the root is rounded to the picture's dtype.
+        """
+        return (1 - self.alpha_bar).sqrt()
+
+    @cached_property
+    def snr(self) -> Tensor:
+        """Signal-to-noise ratio, a ratio of variances: alpha_bar / (1 - alpha_bar). (T,)"""
+        return self.alpha_bar / (1 - self.alpha_bar)
+
+    @cached_property
+    def _moved(self) -> dict:
+        return {}
+
+    def scales(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor] | tuple[float, float]:
+        """(signal_scale, noise_scale) at index t, ready to multiply `like` of shape (B, ...).
+
+        A tensor t, int64 (B,), gives two tensors of shape (B, 1, ...) on `like`'s device; an int t gives two
+        floats. Half-precision pictures get float32 scales. Refuses a t of another kind or shape with a
+        ValueError; the values of a tensor t are not looked at, since that would make the GPU wait.
+        """
+        if not isinstance(t, Tensor):
+            if not 0 <= t < self.T:
+                raise ValueError(f"t={t} is not an index of this schedule; expected 0 to {self.T - 1}")
+            return self.signal_scale[t].item(), self.noise_scale[t].item()
+        if t.dtype != torch.int64 or t.shape != like.shape[:1]:
+            raise ValueError(
+                f"t is {t.dtype} of shape {tuple(t.shape)}; expected int64 indices of shape ({len(like)},), "
+                "one for each picture"
+            )
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        key = (like.device, dtype)
+        if key not in self._moved:  # copied once, since each copy to a GPU makes it wait
+            self._moved[key] = tuple(s.to(dtype).to(like.device) for s in (self.signal_scale, self.noise_scale))
+        shape = (-1,) + (1,) * (like.ndim - 1)
+        signal, noise = self._moved[key]
+        return signal[t].view(shape), noise[t].view(shape)
+
+
+def make_schedule(
+    name: str,
+    T: int = 1000,
+    shift: float = 1.0,
+    beta_start: float | None = None,
+    beta_end: float | None = None,
+) -> Schedule:
+    """The schedule of that name with T noise levels.
+
+    - `linear`: beta rises linearly, from 1e-4 to 0.02 (DDPM section 4).
+    - `sqrt_linear`: sqrt(beta) rises linearly, beta from 0.00085 to 0.012 (Stable Diffusion; diffusers calls
+      it "scaled_linear", and the latent-diffusion code calls it "linear").
+    - `cosine`: alpha_bar is a squared cosine, beta at most 0.999 (Improved DDPM eq. 17).
+
+    The published betas are for T = 1000. For another T they are multiplied by 1000 / T, so that about the
+    same signal is left at the end; `beta_start` and `beta_end`, when given, are taken as they are.
+
+    `shift` multiplies the noise-to-signal ratio noise_scale / signal_scale at every level, hence divides the
+    SNR by shift squared. A larger picture survives the same noise better, because neighbouring pixels repeat
+    each other: size / 64 is the choice of Hoogeboom et al. 2023, section 3.1, for a schedule tuned at
+    64 x 64 pixels.
+
+    Raises ValueError for an unknown name, T < 1, shift <= 0, or betas outside (0, 1).
+    """
+    if T != int(T) or T < 1:
+        raise ValueError(f"T={T}; expected a whole number of noise levels, at least 1")
+    if not shift > 0:
+        raise ValueError(f"shift={shift}; expected a positive factor, 1 for no shift")
+    if name == "cosine":
+        if beta_start is not None or beta_end is not None:
+            raise ValueError("the cosine schedule has no beta_start or beta_end; leave them out")
+        beta = _cosine_beta(T)
+    elif name in BETA_RANGE:
+        first, last = (b * 1000 / T for b in BETA_RANGE[name])
+        first = first if beta_start is None else beta_start
+        last = last if beta_end is None else beta_end
+        if not (0 < first < 1 and 0 < last < 1):
+            raise ValueError(
+                f"betas from {first:g} to {last:g} at T={T}; expected values inside (0, 1): take a larger T"
+            )
+        if name == "linear":
+            beta = torch.linspace(first, last, T, dtype=torch.float64)
+        else:
+            beta = torch.linspace(first**0.5, last**0.5, T, dtype=torch.float64) ** 2
+    else:
+        raise ValueError(f"schedule {name!r} is unknown; expected 'linear', 'sqrt_linear' or 'cosine'")
+    alpha_bar = (1 - beta).cumprod(0)
+    alpha_bar = alpha_bar / (alpha_bar + shift**2 * (1 - alpha_bar))  # the alpha_bar whose SNR is 1/shift^2 as large
+    return Schedule(alpha_bar, name, shift)
+
+
+def _cosine_beta(T: int) -> Tensor:
+    """Improved DDPM eq. 17 with s = 0.008; the cap keeps the last beta away from 1."""
+    u = torch.arange(T + 1, dtype=torch.float64) / T
+    f = torch.cos((u + 0.008) / 1.008 * torch.pi / 2) ** 2
+    return (1 - f[1:] / f[:-1]).clamp(max=0.999)
+
+
+def add_noise(x0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
+    """The forward process in one jump: xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps, DDPM eq. 4.
+
+    x0, eps: (B, C, H, W). t: int64 (B,), or one int for all. Returns xt like x0.
+    """
+    signal, noise = schedule.scales(t, x0)
+    return (signal * x0 + noise * eps).to(x0.dtype)
+
+
+def target(x0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule, prediction: str) -> Tensor:
+    """What the network should have said at index t, (B, C, H, W).
+
+    'eps': the noise, DDPM eq. 14. 'x0': the clean picture. 'v': signal_scale * eps - noise_scale * x0, the
+    velocity on the circle between the two (Salimans & Ho 2022, section 4 and appendix D).
+    """
+    check_prediction(prediction)
+    if prediction == "eps":
+        return eps
+    if prediction == "x0":
+        return x0
+    signal, noise = schedule.scales(t, x0)
+    return (signal * eps - noise * x0).to(x0.dtype)
+
+
+def to_x0(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, prediction: str) -> Tensor:
+    """The clean picture that a prediction implies at xt: DDPM eq. 15 for eps, Salimans & Ho app. D for v."""
+    check_prediction(prediction)
+    if prediction == "x0":
+        return pred.to(xt.dtype)
+    signal, noise = schedule.scales(t, xt)
+    x0 = (xt - noise * pred) / signal if prediction == "eps" else signal * xt - noise * pred
+    return x0.to(xt.dtype)
+
+
+def to_eps(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, prediction: str) -> Tensor:
+    """The noise that a prediction implies at xt: DDPM eq. 4 solved for eps."""
+    check_prediction(prediction)
+    if prediction == "eps":
+        return pred.to(xt.dtype)
+    signal, noise = schedule.scales(t, xt)
+    eps = (xt - signal * pred) / noise if prediction == "x0" else noise * xt + signal * pred
+    return eps.to(xt.dtype)
+
+
+def to_v(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, prediction: str) -> Tensor:
+    """The velocity that a prediction implies at xt: `target`'s formula with eps or x0 eliminated."""
+    check_prediction(prediction)
+    if prediction == "v":
+        return pred.to(xt.dtype)
+    signal, noise = schedule.scales(t, xt)
+    v = (pred - noise * xt) / signal if prediction == "eps" else (signal * xt - pred) / noise
+    return v.to(xt.dtype)
+
+
+def check_prediction(prediction: str) -> None:
+    """ValueError unless it is one of PREDICTIONS."""
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"prediction={prediction!r}; expected 'eps', 'x0' or 'v'")

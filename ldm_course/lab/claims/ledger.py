@@ -1,0 +1,47 @@
+"""The ledger: all claims in the order of their chapters, each with its verdict (chapters 1 to 10).
+
+The claims are a short comparison's, in our words, with its figures; a figure stands in the call that judges it, beside
+nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+
+from .verdicts import CLAIMS, ORDER, Claim, Finding
+
+CHAPTERS = (
+    "ch1_complexity",
+    "ch2_results",
+    "ch3_scaling",
+    "ch4_perceptual",
+    "ch5_quality",
+    "ch6_three_stages",
+    "ch7_when",
+    "ch8_formula",
+    "ch9_whats_next",
+    "ch10_conclusion",
+)
+for _name in CHAPTERS:  # each registers its claims, in this order
+    import_module(f"{__package__}.{_name}")
+
+
+def entries(chapter: int | None = None) -> Iterator[tuple[Claim, Finding]]:
+    """Every claim, or those of one chapter, with its finding."""
+    for each in CLAIMS.values():
+        if chapter is None or each.id.startswith(f"C{chapter}."):
+            yield each, each.judge()
+
+
+def as_text(chapter: int | None = None) -> str:
+    """The ledger for a terminal: a paragraph for each claim, and the count of each verdict."""
+    found = list(entries(chapter))
+    parts = []
+    for c, f in found:
+        lines = [f"{c.id:6} {f.verdict.upper()}: {c.says}", f"       found: {f.found}"]
+        lines += [f"       holds: {f.holds}"] if f.holds else []
+        lines += [f"       from:  {', '.join(f.sources)}"] if f.sources else []
+        parts.append("\n".join(lines))
+    counts = {word: sum(f.verdict == word for _, f in found) for word in ORDER}
+    return "\n\n".join(parts) + "\n\n" + ", ".join(f"{n} {word}" for word, n in counts.items())

@@ -1,0 +1,413 @@
+"""The reference stages' records as figures and tables (the page on the reference runs, and chapters 2 to 7).
+
+Like `report` for the comparison: all of it is computed from the records, so that a page shows a CPU's run and a GPU's
+alike. A figure takes records by the label that they are to have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
+from PIL import Image
+
+from ..files import place_of
+from ..measure import stability, structures
+from ..page import plotting
+from ..page.numbers import NONE, duration, si, times
+from .claims.verdicts import gain
+from .report import quality
+
+Record = Mapping[str, object]
+MARKERS = {"ddpm": "o", "ddim": "s", "dpmpp": "^"}
+# Hours an epoch and samples a second of LDM-1 and LDM-4: Rombach et al. 2022, Table 6; batch sizes: their appendix.
+PUBLISHED = {"epoch": 20.66 / 7.66, "sample at 256": 0.97 / 0.26, "sample at 512": 0.34 / 0.07, "batch": 40 / 7}
+# The source comparison's: C2.1; C1.4; C2.3 at equal steps (chapter 2 reckons it); C1.2.
+CLAIMED = {"epoch": 4 / 3, "step": 12.0, "sample at 32": 50 * (0.82 / 100) / 1.41, "memory": 12.0}
+
+
+def _colour(label: str) -> str:
+    return plotting.PIXEL if label.startswith("pixel") else plotting.LATENT
+
+
+def _line(label: str) -> str:
+    return "--" if "wide" in label else "-"
+
+
+def _drawn(columns: int, **size) -> tuple[Figure, list[plt.Axes]]:
+    with plt.rc_context(plotting.STYLE):
+        figure, axes = plt.subplots(1, columns, **({"figsize": (3.1 * columns, 3.2)} | size))
+    plt.close(figure)
+    return figure, list(axes) if columns > 1 else [axes]
+
+
+def progress(runs: Mapping[str, Record]) -> Figure:
+    """FD-E of denoisers on their way, against images seen, FLOPs and seconds; the autoencoder's part dotted."""
+    figure, panels = _drawn(3, sharey=True)
+    for axes, (key, words) in zip(
+        panels, {"images": "images seen", "flops": "FLOPs of training", "seconds": "seconds of training"}.items()
+    ):
+        for label, record in runs.items():
+            points, first = record["results"]["points"], record["results"]["first_stage"]
+            fd = [p["quality"]["fd_e"] for p in points]
+            line = {"color": _colour(label), "ms": 3, "lw": 1.4}
+            axes.plot([p[key] for p in points], fd, "o" + _line(label), label=label, **line)
+            extra = {"flops": "training_flops", "seconds": "training_seconds"}.get(key)
+            if first and extra:
+                paid = first[extra] + (first["encode_seconds"] if key == "seconds" else 0)
+                axes.plot([p[key] + paid for p in points], fd, ":", color=_colour(label), lw=1.2)
+            axes.axhline(points[-1]["quality"]["fd_e_floor"], color=plotting.CLAIMED, lw=0.8)
+        axes.set(xscale="log", xlabel=words)
+        axes.xaxis.set_minor_formatter(NullFormatter())  # less than two decades would label every tick
+    panels[0].set_ylabel("FD-E, lower is better")
+    panels[0].set_ylim(0, None)
+    panels[0].legend(fontsize=8)
+    return figure
+
+
+def losses(runs: Mapping[str, Record]) -> Figure:
+    """Training losses against images seen."""
+    figure, (axes,) = _drawn(1, figsize=(7, 3))
+    for label, record in runs.items():
+        history = record["results"]["history"]
+        line = {"color": _colour(label), "lw": 1.2, "ls": _line(label)}
+        axes.plot([h["images"] for h in history], [h["loss"] for h in history], label=label, **line)
+    axes.set(xscale="log", xlabel="images seen", ylabel="mean squared error of v")
+    axes.legend()
+    return figure
+
+
+def ratios(
+    pixel: Record | None, latent: Record | None, cost: Record | None, compare: Record | None
+) -> list[tuple[str, float | None, float | None, float | None]]:
+    """Rows (what, claimed, published, recorded) of pixel over latent, from a pair of denoisers, the cost stage and the
+    comparison; None where nothing is claimed or published, or a record is missing."""
+    found = dict.fromkeys(("epoch", "epoch, autoencoder included", "step", "memory", "batch"))
+    if pixel and latent:
+        p, z = (r["results"]["training"] for r in (pixel, latent))
+        first, images = latent["results"]["first_stage"], p["images"]
+        found["epoch"] = z["images_per_s"] / p["images_per_s"]
+        paid = first["training_seconds"] + first["encode_seconds"]
+        seconds = images / p["images_per_s"], images / z["images_per_s"]
+        found["epoch, autoencoder included"] = seconds[0] / (seconds[1] + paid)
+    rows = {(row["side"], row["f"]): row for row in (cost["results"]["rows"] if cost else [])}
+    for side in (32, 256, 512):
+        found[f"sample at {side}"] = _whole_sample(rows.get((side, 1)), rows.get((side, 4)))
+    one, four = rows.get((32, 1)), rows.get((32, 4))
+    if one and four:
+        found["step"] = one["step"]["seconds_image"] / four["step"]["seconds_image"]
+        found["memory"] = one["kept_for_backward"] / four["kept_for_backward"]
+    both = {
+        side for side, f in rows if all("largest_batch" in rows.get((side, g), {}).get("training", {}) for g in (1, 4))
+    }
+    side = max(both, default=0)
+    if both:
+        found["batch"] = rows[side, 4]["training"]["largest_batch"] / rows[side, 1]["training"]["largest_batch"]
+    if compare:
+        table = {(r["space"], r["steps"]): r for r in compare["results"]["sampling"] if r["method"] == "ddim"}
+        batch = max(table["pixel", 50]["seconds_picture"], key=int)
+        found["compare"] = table["pixel", 50]["seconds_picture"][batch] / table["latent", 50]["seconds_picture"][batch]
+    says = {
+        "epoch": "training, seconds an image",
+        "epoch, autoencoder included": "the same run, autoencoder included",
+        "step": "a sampling step, 32 a side",
+        "sample at 32": "50 steps and decoding, 32 a side",
+        "compare": "the same, by the comparison",
+        "sample at 256": "50 steps and decoding, 256 a side",
+        "sample at 512": "50 steps and decoding, 512 a side",
+        "memory": "kept for the backward pass, an image",
+        "batch": f"largest batch that fits, {side} a side (latent / pixel)",
+    }
+    columns = (CLAIMED, PUBLISHED, found)
+    return [(text, *(column.get(key) for column in columns)) for key, text in says.items()]
+
+
+def ratio_table(rows: Sequence[tuple]) -> list[list[str]]:
+    """The rows of `ratios` as a table's cells."""
+    return [[text, *(times(v, digits=2) for v in values)] for text, *values in rows]
+
+
+def ratio_figure(rows: Sequence[tuple]) -> Figure:
+    """The rows of `ratios` on one logarithmic axis: a mark for what is claimed, published and recorded."""
+    figure, (axes,) = _drawn(1, figsize=(7.6, 0.42 * len(rows) + 0.9))
+    columns = (("claimed", "X", plotting.CLAIMED), ("published", "D", plotting.NEUTRAL))
+    for i, (name, marker, colour) in enumerate((*columns, ("recorded", "o", plotting.RECORDED)), 1):
+        found = [(row[i], at) for at, row in enumerate(rows) if row[i] is not None]
+        if found:
+            axes.plot(*zip(*found), marker, color=colour, ms=8 if name == "claimed" else 6, label=name)
+    axes.axvline(1, color=plotting.NEUTRAL, lw=0.8)
+    axes.set(xscale="log", xlabel="pixel / latent: right of the line the latent is cheaper")
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}x"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.invert_yaxis()
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.13), ncols=3)
+    return figure
+
+
+def _whole_sample(pixel: Record | None, latent: Record | None, steps: int = 50) -> float | None:
+    parts = [pixel and pixel["step"], latent and latent["step"], latent and latent["decode"]]
+    if any(part is None or "seconds_image" not in part for part in parts):
+        return None
+    step, latent_step, decode = (part["seconds_image"] for part in parts)
+    return steps * step / (steps * latent_step + decode)
+
+
+def costs(record: Record) -> Figure:
+    """Seconds of a training and of a sampling step, and the largest batch, against the picture's side, by space."""
+    figure, panels = _drawn(3)
+    for f in (1, 2, 4, 8):
+        rows = [row for row in record["results"]["rows"] if row["f"] == f]
+        line = {"color": plotting.PIXEL if f == 1 else plotting.LATENT, "label": "pixels" if f == 1 else f"f = {f}"}
+        line |= {"marker": "o" if f == 1 else "s", "ms": 4, "alpha": {1: 1, 2: 0.35, 4: 0.65, 8: 1}[f]}
+        for axes, (what, key) in zip(
+            panels, (("training", "seconds_image"), ("step", "seconds_image"), ("training", "largest_batch"))
+        ):
+            measured = [(row["side"], row[what][key]) for row in rows if key in row[what]]
+            if measured:
+                axes.plot(*zip(*measured), **line)
+    words = ("training step, seconds an image", "sampling step, seconds an image", "largest batch in training")
+    for axes, ylabel in zip(panels, words):
+        sides = sorted({row["side"] for row in record["results"]["rows"]})
+        axes.set(xscale="log", yscale="log", xlabel="side of the picture, pixels", ylabel=ylabel)
+        axes.set_xticks(sides, [str(s) for s in sides], rotation=45)
+        axes.minorticks_off()
+    panels[0].legend(fontsize=8)
+    return figure
+
+
+def cost_table(record: Record) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: for each side, a pixel's training step and how many times less each latent takes."""
+    rows = {(row["side"], row["f"]): row for row in record["results"]["rows"]}
+    body = []
+    for side in sorted({side for side, _ in rows}):
+        cells = [str(side)]
+        for what in ("training", "step"):
+            one = rows.get((side, 1), {}).get(what, {}).get("seconds_image")
+            cells.append("left out" if one is None else si(one, "s"))
+            for f in (2, 4, 8):
+                other = rows.get((side, f), {}).get(what, {}).get("seconds_image")
+                cells.append(times(one, other))
+        body.append(cells)
+    head = ["side", "training, pixels", "f = 2", "f = 4", "f = 8", "sampling, pixels", "f = 2", "f = 4", "f = 8"]
+    return head, body
+
+
+def speed_rows(record: Record) -> list[list[str]]:
+    """The ladder of the stage `speed`."""
+    return [
+        [
+            rung["rung"],
+            f"{rung['images_per_s']:.3g}",
+            si(rung["flop_per_s"], "FLOP/s"),
+            f"{rung['share_of_matmul']:.0%}",
+            duration(rung["first_call_seconds"]),
+        ]
+        for rung in record["results"]["rungs"]
+    ]
+
+
+def samplers(runs: Mapping[str, Record]) -> Figure:
+    """FD-E of every sampler against its steps and against seconds a picture; marks of fewer pictures are open."""
+    figure, panels = _drawn(2, figsize=(7.6, 3.4), sharey=True)
+    for space, record in runs.items():
+        rows = record["results"]["rows"]
+        most = max(row["made"] for row in rows)
+        for method, marker in MARKERS.items():
+            mine = [row for row in rows if row["method"] == method]
+            for axes, key in zip(panels, ("steps", "seconds_picture")):
+                full = [row for row in mine if row["made"] == most]
+                line = {"color": _colour(space), "lw": 1, "marker": marker, "ms": 4}
+                label = f"{space}, {method.upper().replace('DPMPP', 'DPM-Solver++')}"
+                axes.plot([r[key] for r in full], [r["quality"]["fd_e"] for r in full], label=label, **line)
+                few = [row for row in mine if row["made"] < most]
+                y = [r["quality"]["fd_e"] for r in few]
+                axes.plot([r[key] for r in few], y, marker, mfc="none", color=_colour(space), ms=5)
+    panels[0].set(xscale="log", xlabel="steps S", ylabel="FD-E, lower is better")
+    panels[1].set(xscale="log", xlabel="seconds a picture")
+    panels[0].set_ylim(0, None)
+    panels[1].legend(fontsize=7)
+    return figure
+
+
+def pareto(rows: Sequence[Record], *, beyond_scatter: bool = False) -> list[Record]:
+    """The Pareto front by `seconds_picture` and the KD-E of `quality`: the rows that no other dominates, by seconds.
+
+    One dominates another if it takes no longer and is no farther, and is ahead in one of the two; of rows that tie in
+    both, all stay. With `beyond_scatter` being nearer counts only beyond twice the scatter (`verdicts.gain`), and being
+    faster alone dominates nothing: what stays is every row that may be on the front, at least those of the plain one.
+    ValueError: rows judged on different counts of pictures, which do not compare.
+    """
+    counts = sorted({row["quality"]["n_generated"] for row in rows})
+    if len(counts) > 1:
+        raise ValueError(f"rows judged on {', '.join(map(str, counts))} pictures; a front needs one count")
+
+    def dominates(a: Record, b: Record) -> bool:
+        faster, nearer = (b["seconds_picture"] - a["seconds_picture"], b["quality"]["kd_e"] - a["quality"]["kd_e"])
+        if beyond_scatter:
+            return faster >= 0 and (gain(b["quality"], a["quality"]) or 0) > 0
+        return faster >= 0 and nearer >= 0 and (faster > 0 or nearer > 0)
+
+    front = [row for row in rows if not any(dominates(other, row) for other in rows)]
+    return sorted(front, key=lambda row: row["seconds_picture"])
+
+
+def autoencoder_rows(record: Record) -> list[list[str]]:
+    """A row for each loss: data, side, f, loss, PSNR, SSIM, FD-E (floor), images seen."""
+    r = record["results"]
+    rows = []
+    for loss, v in r["variants"].items():
+        numbers = [f"{v['psnr']:.2f}", NONE if v["ssim"] is None else f"{v['ssim']:.3f}"]
+        fd = quality(v["reconstruction"])[0]
+        of = f"{r['data']['name']}, {r['data']['train']}" if "few" in r["stage"] else r["data"]["name"]
+        rows.append([of, r["data"]["size"], r["f"], loss, *numbers, fd, f"{v['training_images']:,}"])
+    return rows
+
+
+def by_f(runs: Mapping[int, Record], published: Mapping[int, float] | None = None) -> Figure:
+    """Autoencoders of one data set by f: PSNR and KD-E of each loss, and L1's training error against images seen.
+
+    `published` gives a PSNR by f, which is drawn in grey. Bars are twice KD-E's scatter.
+    """
+    figure, (left, middle, right) = _drawn(3, figsize=(8.8, 3.2))
+    marks = {"l1": ("o", ":"), "perceptual": ("s", "-"), "adversarial": ("^", "--")}
+    for loss, (mark, line) in marks.items():
+        found = {f: r["results"]["variants"][loss] for f, r in runs.items()}
+        q = {f: v["reconstruction"] for f, v in found.items()}
+        look = {"color": plotting.LATENT, "marker": mark, "ls": line, "ms": 5, "lw": 1.4, "label": loss}
+        left.plot(list(found), [v["psnr"] for v in found.values()], **look)
+        bars = [2 * x["kd_e_std"] for x in q.values()]
+        middle.errorbar(list(q), [x["kd_e"] for x in q.values()], bars, capsize=2, **look)
+        middle.axhline(q[min(q)]["kd_e_floor"], color=plotting.CLAIMED, lw=0.8)
+    if published:
+        left.plot(list(published), list(published.values()), "x--", color=plotting.CLAIMED, lw=1, label="published")
+    for (f, r), shade in zip(sorted(runs.items()), (0.4, 0.7, 1.0)):
+        h = r["results"]["variants"]["l1"]["history"]
+        error = [127.5 * point["l1"] for point in h]  # grey levels
+        right.plot([point["images"] / 1000 for point in h], error, color=plotting.LATENT, alpha=shade, label=f"f = {f}")
+    for axes, words in ((left, "PSNR, dB"), (middle, "KD-E, lower is better")):
+        axes.set(xscale="log", xlabel="f", ylabel=words)
+        axes.set_xticks(list(runs), [str(f) for f in runs])
+        axes.minorticks_off()
+    middle.set_ylim(0, None)
+    right.set(xlabel="thousand images seen", ylabel="training error, grey levels")
+    right.set_ylim(0, None)
+    left.legend(fontsize=7)
+    right.legend(fontsize=8)
+    return figure
+
+
+def stored_rows(record: Record) -> dict[str, torch.Tensor]:
+    """The pictures that an autoencoder's stage stored beside its record, by the name of their row: uint8 (8, 3, H, H).
+
+    ValueError: the picture is missing, or has other rows than the record names.
+    """
+    names, size = record["results"]["rows_of_the_picture"], record["results"]["data"]["size"]
+    path = place_of("picture", record["name"])
+    if not path.is_file():
+        raise ValueError(
+            f"{path.name} is missing; run: ldm-course reference --stage {record['results']['stage']} --publish"
+        )
+    with Image.open(path) as image:
+        sheet = np.array(image.convert("RGB"))
+    scale, gap = max(1, 64 // size), 2  # as `base.save_grid` does
+    step = size * scale + gap
+    if sheet.shape[:2] != (len(names) * step - gap, 8 * step - gap):
+        raise ValueError(f"{path.name} is {sheet.shape[:2]}; expected {len(names)} rows of 8 pictures of {size} a side")
+    starts = torch.arange(8) * step
+    rows = {}
+    for i, name in enumerate(names):
+        cut = sheet[i * step : i * step + size * scale : scale]
+        rows[name] = torch.stack(
+            [torch.from_numpy(cut[:, a : a + size * scale : scale].copy()) for a in starts.tolist()]
+        )
+    return {name: row.permute(0, 3, 1, 2).contiguous() for name, row in rows.items()}
+
+
+def end_row(label: str, record: Record) -> list[str]:
+    """A denoiser at its end: label, images, seconds, the autoencoder's seconds, images a second, FD-E, pictures."""
+    r = record["results"]
+    t, first, (fd, _, n) = r["training"], r["first_stage"], quality(r["points"][-1]["quality"])
+    paid = NONE if first is None else duration(first["training_seconds"] + first["encode_seconds"])
+    return [label, f"{t['images']:,}", duration(t["seconds"]), paid, f"{t['images_per_s']:.3g}", fd, n]
+
+
+def overfitting(runs: Mapping[str, Record]) -> Figure:
+    """Held-out over training loss, and the nearest training picture's distance over the nearest held-out one's."""
+    figure, (left, right) = _drawn(2, figsize=(7.6, 3.2))
+    for label, record in runs.items():
+        points = record["results"]["points"]
+        epochs = [p["images"] / record["results"]["data"]["train"] for p in points]
+        line = {"color": _colour(label), "marker": "o", "ms": 3, "lw": 1.4, "label": label}
+        left.plot(epochs, [p["loss_test"] / p["loss_train"] for p in points], **line)
+        right.plot(epochs, [p["nearest_train"] / p["nearest_test"] for p in points], **line)
+    for axes, words in ((left, "loss: held-out / training"), (right, "nearest picture: training / held-out")):
+        axes.axhline(1, color=plotting.NEUTRAL, lw=0.8)
+        axes.set(xscale="log", xlabel="epochs", ylabel=words)
+    left.legend()
+    return figure
+
+
+def seed_rows(record: Record) -> list[list[str]]:
+    """Rows (what, pixel, latent, scatter of a draw) of the stage `seeds`: mean over seeds, and relative spread."""
+    r, rows = record["results"], []
+    last = {row["space"]: row["points"][-1]["images"] for row in r["runs"] if row["times"] == 1}
+    same = {space: stability.calm(r, space, r["images"]) for space in ("pixel", "latent")}
+    usual = {**r, "runs": [row for row in r["runs"] if row["times"] == 1]}
+    end = {space: stability.calm(usual, space, last[space]) for space in same}
+    for name, found, key in (
+        ("KD-E, same images", same, "kd_e"),
+        ("KD-E, same seconds", end, "kd_e"),
+        ("held-out loss", same, "loss"),
+    ):
+        cells = [
+            f"{fmean(getattr(c, key)):.3g} ± {stability.spread(getattr(c, key)):.1%}" if c else NONE
+            for c in found.values()
+        ]
+        drawn = [f"{c.drawn:.1%}" for c in found.values() if c] if key == "kd_e" else []
+        rows.append([name, *cells, " and ".join(drawn) or NONE])
+    return rows
+
+
+def seed_curves(record: Record) -> Figure:
+    """Losses of every training of the stage `seeds` against its steps, by space; larger learning rates dashed."""
+    figure, panels = _drawn(2, figsize=(7.6, 3.3))
+    steps = record["results"]["images"] // record["results"]["batch_size"]
+    for axes, space in zip(panels, ("pixel", "latent")):
+        for row in (row for row in record["results"]["runs"] if row["space"] == space):
+            curve, total = row["curves"]["loss"], row["points"][-1]["step"]
+            x = [(k + 0.5) * total / len(curve) for k in range(len(curve))]
+            line = {"lw": 1.2, "color": _colour(space), "alpha": 0.6}
+            if row["times"] > 1:
+                styles = ("--", ":")
+                others = sorted({r["times"] for r in record["results"]["runs"]} - {1})
+                line = {"lw": 1.4, "color": plotting.NEUTRAL, "ls": styles[others.index(row["times"]) % 2]}
+            label = f"{row['times']} times the rate" if row["times"] > 1 else "each seed" if row["seed"] == 0 else None
+            axes.plot(x, curve, label=label, **line)
+        axes.axvline(steps, color=plotting.CLAIMED, lw=0.8)
+        axes.set(xscale="log", yscale="log", xlabel="steps", title=space)
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(ScalarFormatter())
+        axes.legend(fontsize=8)
+    panels[0].set_ylabel("training loss")
+    return figure
+
+
+def structure_rows(record: Record) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the stage `fine-structures`: for each f and way, how many kinds are kept at each width."""
+    r = record["results"]
+    widths = sorted({row["width"] for row in r["rows"]})
+    fitting = {w: len({row["kind"] for row in r["rows"] if row["width"] == w}) for w in widths}
+    kept = {w: structures.kept_kinds(r["rows"], w) for w in widths}
+    body = []
+    for way in r["ways"]:
+        key = way["f"], way["way"]
+        counts = [f"{kept[w][key]}/{fitting[w]}" for w in widths]
+        seen = f"{way['images']:,}" if "images" in way else NONE
+        body.append([f"f = {key[0]}, {key[1]}", *counts, f"{way['psnr_emoji']:.1f} dB", seen])
+    return ["passed through", *(f"{w} px" for w in widths), "emoji, PSNR", "more images"], body

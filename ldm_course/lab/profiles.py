@@ -1,0 +1,187 @@
+"""The profiles: how large and how long everything is on one kind of machine, in one table.
+
+The code path is the same in each; only numbers change.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import torch
+
+from ..config import AutoencoderConfig, UNetConfig
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How far the reference stages go on one kind of machine.
+
+    `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `crops`: what the first stage for
+    all sizes sees. `long`: trainings go on for hours, so they end after their images and not by the clock, are judged
+    at marks that do not depend on the end, leave a record at each, and know classes where the data has some. `seeds`
+    trainings tell how much a seed matters, each of `seed_images` at most in pixels. `limit`: the most pictures of a
+    data set that are used, None for all. `sides` of the cost stage, where no call may be expected to take more than
+    `call_seconds`, and on a CPU, no batch more than `memory` bytes.
+    """
+
+    images: int = 48_000
+    compile: bool = False
+    crops: int = 400_000
+    long: bool = False
+    seeds: int = 5
+    seed_images: int = 200_000
+    limit: int | None = None
+    sides: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
+    call_seconds: float = 20.0
+    memory: float = 8 * 2**30
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The sizes for one kind of machine.
+
+    `unet` serves both spaces, with the space's own channels, and `batch_size` both denoisers; the autoencoder has its
+    own, or the same (None). `budget` is what the comparison grants each space for training, in seconds, the
+    autoencoder included. `eval_count` pictures are made for each distance, `ddpm_count`
+    for the sampler of 1000 steps, the slowest; `match_steps` DDIM steps at the matched budgets. `limit` is the most
+    pictures that are used, None for all. `scale` is how far the reference stages go.
+    """
+
+    name: str
+    size: int = 32
+    limit: int | None = None
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    batch_size: int = 64
+    autoencoder_batch_size: int | None = None
+    lr: float = 5e-4
+    ema_decay: float = 0.999
+    budget: float = 90.0
+    autoencoder_share: float = 0.4
+    eval_count: int = 64
+    reference_count: int = 1024
+    ddpm_steps: int = 1000
+    ddpm_count: int = 16
+    ddim_steps: int = 100
+    latent_steps: int = 50
+    match_steps: int = 25
+    timing_batches: tuple[int, ...] = (1, 64)
+    scale: Scale = field(default_factory=Scale)
+
+
+_SMALL_UNET = UNetConfig(block_out_channels=(32, 32), attention=(False, True), norm_num_groups=4)
+_SMALL_AUTOENCODER = AutoencoderConfig(block_out_channels=(16, 32, 32), norm_num_groups=4)
+_LARGE_UNET = UNetConfig(
+    block_out_channels=(128, 256, 256), layers_per_block=2, attention=(False, True, True), norm_num_groups=32
+)
+
+
+_LARGE_AUTOENCODER = AutoencoderConfig(block_out_channels=(64, 128, 256), layers_per_block=2, norm_num_groups=16)
+PROFILES = {
+    "smoke": Profile(
+        "smoke",
+        limit=256,
+        unet=_SMALL_UNET,
+        autoencoder=_SMALL_AUTOENCODER,
+        batch_size=16,
+        budget=1.5,
+        eval_count=16,
+        reference_count=64,
+        ddpm_steps=20,
+        ddpm_count=4,
+        ddim_steps=4,
+        latent_steps=2,
+        match_steps=2,
+        timing_batches=(1, 8),
+        scale=Scale(
+            images=64,
+            crops=64,
+            seeds=2,
+            seed_images=48,
+            limit=256,
+            sides=(32, 64),
+            call_seconds=1.0,
+            memory=2**28,
+        ),
+    ),
+    # small batches: so short a run needs the steps, and the autoencoder most; more pictures than it can see need not
+    # be encoded
+    "cpu": Profile(
+        "cpu",
+        limit=8192,
+        batch_size=32,
+        autoencoder_batch_size=16,
+        lr=1e-3,
+        scale=Scale(images=48_000, seeds=3, seed_images=4000),
+    ),
+    # the same networks and machine, but training that goes on for hours, beside other work: larger batches, slower
+    # averages, and enough pictures for a verdict
+    "hours": Profile(
+        "hours",
+        autoencoder=AutoencoderConfig(mid_attention=False),
+        batch_size=64,
+        autoencoder_batch_size=16,
+        lr=5e-4,
+        ema_decay=0.9995,
+        eval_count=1000,
+        reference_count=10_000,
+        ddpm_count=512,
+        match_steps=25,
+        scale=Scale(images=1_500_000, long=True, seeds=3),
+    ),
+    "gpu": Profile(
+        "gpu",
+        unet=UNetConfig(block_out_channels=(64, 128, 192), layers_per_block=2),
+        autoencoder=AutoencoderConfig(block_out_channels=(64, 128, 128), layers_per_block=1),
+        batch_size=128,
+        budget=180.0,
+        eval_count=512,
+        reference_count=4096,
+        ddpm_count=128,
+        match_steps=50,
+        scale=Scale(images=1_000_000),
+    ),
+    "reference": Profile(
+        "reference",
+        unet=_LARGE_UNET,
+        autoencoder=_LARGE_AUTOENCODER,
+        batch_size=256,
+        lr=4e-4,
+        ema_decay=0.9995,
+        budget=200.0,
+        eval_count=2048,
+        reference_count=10_000,
+        ddpm_count=512,
+        match_steps=50,
+        scale=Scale(images=5_000_000, compile=True),
+    ),
+}
+
+
+def profile(name: str | None = None) -> Profile:
+    """The profile of that name; else of `$LDM_PROFILE`; else `gpu` where there is a CUDA device and `cpu` where not.
+
+    ValueError: there is no such profile.
+    """
+    name = name or os.environ.get("LDM_PROFILE") or ("gpu" if torch.cuda.is_available() else "cpu")
+    if name not in PROFILES:
+        raise ValueError(f"profile {name!r}; expected one of {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much chapter 4 measures in a profile: drawings and scenes; scenes that probes learn from and read; their
+    steps. The stages measure more: four times the drawings, and of all that the probes take."""
+
+    drawings: int
+    scenes: int
+    seen: int
+    new: int
+    steps: int
+
+    @classmethod
+    def of(cls, p: Profile) -> Sizes:
+        count = min(p.reference_count, 4096)
+        return cls(max(16, p.eval_count), max(32, 2 * p.eval_count), count, max(64, count // 2), min(count, 2048) // 4)

@@ -1,0 +1,200 @@
+"""The reference runs: the stages behind the course's recorded numbers, run one after another (`ldm-course reference`).
+
+Each stage leaves a record, and where it trains, weights. What was done before is not done again, a stage that was
+stopped goes on, and one that fails leaves the others alone. The same stages run at a reduced scale on a CPU, under
+names of their own, so that a number never hides what it was measured on.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ..device import default_device
+from ..files import PLACES, place_of, writable_folder, written_whole
+from ..page.numbers import duration, number
+from .profiles import Profile
+from .records import code_state, figure, load_record, make_record, place, save_record
+from .stages import autoencoders, comparison, cost, denoisers, fine_structures, perception, quality, sampling
+from .stages.base import Run, Stage, record_name
+
+SMALL = 4 * 2**20  # bytes: larger weights stay out of the repository
+ALL_WEIGHTS = 24 * 2**20  # bytes of all the repository's weights together
+
+
+def _all() -> Iterator[Stage]:
+    """In the order in which they are run: the most important first, and what is needed before what needs it."""
+    yield from cost.STAGES
+    yield autoencoders.FIRST_STAGE
+    yield from (*autoencoders.PHOTOGRAPHS, *denoisers.PHOTOGRAPHS, *sampling.STAGES)
+    yield from (*comparison.STAGES, *perception.STAGES)
+    yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
+    yield from autoencoders.DRAWINGS
+    for (size, f), scenes in autoencoders.SCENES.items():
+        yield scenes
+        for data in ("emoji", "scenes"):
+            yield from denoisers.pair(data, size, f)
+    yield from fine_structures.STAGES
+
+
+STAGES = {stage.name: stage for stage in _all()}
+
+
+def find(name: str) -> Stage:
+    """The stage of that name; ValueError, which lists them, if there is none."""
+    if name not in STAGES:
+        raise ValueError(f"there is no stage {name!r}; there are: {', '.join(STAGES)}")
+    return STAGES[name]
+
+
+def known_record(stage: Stage, profile: Profile, out: Path) -> dict | None:
+    """What this stage recorded, in `out` or among the stored records."""
+    name = record_name(stage.name, profile)
+    for path in (place_of("record", name, out), place_of("record", name)):
+        if path.is_file():
+            return load_record(name, path.parent)
+    return None
+
+
+def is_finished(record: dict) -> bool:
+    """Whether a stage has come to its end; a run of hours leaves records on its way."""
+    return record["results"].get("finished", True)
+
+
+def status(profile: Profile, out: Path) -> list[str]:
+    """A line for each stage: done, when, where, from which commit, and its figures; or missing, and its time."""
+    lines, missing = [], []
+    stages_here = [stage for stage in STAGES.values() if stage.is_for(profile)]
+    for stage in stages_here:
+        record = known_record(stage, profile, out)
+        if record is None or not is_finished(record):
+            missing.append(stage)
+        if record is None:
+            text = f"missing, about {duration(stage.expected(profile))}"
+        else:
+            shown = ", ".join(_figures(stage, record))
+            code = record["commit"][:7] + ("*" if record["dirty"] else "")
+            how = "done" if is_finished(record) else "so far"
+            text = f"{how} {record['date'][:10]}, {place(record)}, {duration(record['seconds'])}, {code}: {shown}"
+        lines.append(f"{stage.name:32} {text}")
+    total = duration(sum(s.expected(profile) for s in missing)) if missing else "nothing"
+    lines.append(
+        f"{len(stages_here) - len(missing)} of {len(stages_here)} done in profile {profile.name}; left to do: {total}"
+    )
+    return lines
+
+
+def _figures(stage: Stage, record: dict) -> Iterator[str]:
+    """What `--status` prints of a record; a run of hours has not all that the same stage gives in minutes."""
+    for name, at in (stage.shows or {}).items():
+        try:
+            yield f"{name} {number(figure(record, f'results.{at}'))}"
+        except ValueError:
+            continue
+
+
+def run_stages(
+    names: list[str] | None,
+    profile: Profile,
+    out: Path,
+    *,
+    minutes: float | None = None,
+    publish: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[str]:
+    """Runs the stages `names` and what they need, or all that have no record yet; returns the names of those that
+    failed.
+
+    `minutes` takes the place of each stage's own limit of training. `publish` puts record and picture into the
+    course's `records/`, and weights, where they are small, into `checkpoints/`.
+    """
+    for name in names or ():
+        if not find(name).is_for(profile):
+            raise ValueError(
+                f"the stage {name} is not run in profile {profile.name}, but in {', '.join(STAGES[name].minutes)}"
+            )
+    here = [stage.name for stage in STAGES.values() if stage.is_for(profile)]
+    wanted = here if names is None else [n for name in names for n in (*find(name).needs, name)]
+    failed = []
+    for name in dict.fromkeys(wanted):
+        stage = STAGES[name]
+        known = known_record(stage, profile, out)
+        done = known is not None and is_finished(known)
+        if done and place_of("record", record_name(name, profile), out).is_file():
+            say(f"{name}: done before")
+        elif done and (names is None or name not in names):
+            say(f"{name}: among the stored records")
+            continue
+        else:
+            say(f"{name}: {stage.says}; about {duration(stage.expected(profile))}")
+            try:
+                _run_one(stage, profile, out, minutes)
+            except Exception as error:  # the others are to run all the same
+                failed.append(name)
+                path = out / "states" / record_name(name, profile) / "error.txt"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(traceback.format_exc())
+                say(f"{name}: FAILED, {' '.join(str(error).split()) or type(error).__name__} (all of it in {path})")
+                continue
+        if publish:
+            _publish(stage, profile, out, say)
+    return failed
+
+
+def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -> None:
+    usual = math.inf if profile.scale.long else 60 * stage.minutes[profile.name]
+    limit = usual if minutes is None else 60 * minutes
+    code, started = code_state(), time.perf_counter()
+
+    def keep(results: dict) -> None:
+        trained = max((point.get("seconds", 0) for point in results.get("points", [])), default=0)  # also before a stop
+        record = make_record(
+            run.name,
+            "compare" if stage.name.startswith("compare") else "reference",
+            {"stage": stage.name, **results},
+            command=sys.argv,
+            seconds=max(time.perf_counter() - started, trained),
+            data_source=(results.get("data") or {}).get("source"),
+            profile=profile.name,
+            seed=0,
+            config={"profile": asdict(profile), "seconds": limit},
+            device=run.device,
+            code=code,
+        )
+        save_record(record, out / "records")
+
+    run = Run(stage.name, profile, out, limit, default_device(), keep)
+    for folder in (run.folder, run.picture.parent, run.weights().parent):
+        writable_folder(folder)
+    torch.backends.cudnn.benchmark = run.device.type == "cuda"  # shapes stay the same for minutes
+    keep(stage.run(run))
+
+
+def collect(profile: Profile, out: Path, say: Callable[[str], None] = print) -> None:
+    """Publishes what the stages have left in `out` so far, and runs nothing: a run of hours may be going on there."""
+    for stage in STAGES.values():
+        if place_of("record", record_name(stage.name, profile), out).is_file():
+            _publish(stage, profile, out, say)
+
+
+def _publish(stage: Stage, profile: Profile, out: Path, say: Callable[[str], None]) -> None:
+    name = record_name(stage.name, profile)
+    for kind in PLACES:
+        path, to = place_of(kind, name, out), place_of(kind, name)
+        if not path.is_file() or path.resolve() == to.resolve():
+            continue
+        if kind == "weights":
+            others = sum(p.stat().st_size for p in to.parent.glob("*.safetensors") if p != to)
+            if path.stat().st_size > SMALL or others + path.stat().st_size > ALL_WEIGHTS:
+                say(f"{name}: its weights, {path.stat().st_size / 2**20:.1f} MiB, stay in {path.parent}")
+                continue
+        with written_whole(to) as temporary:
+            shutil.copyfile(path, temporary)

@@ -1,0 +1,225 @@
+"""One training run from start to finish: the trainer, sample grids on the way, the checkpoint, and its record."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import checkpoints
+from ..config import AutoencoderConfig, TrainConfig, UNetConfig
+from ..data.latents import encode_pictures
+from ..data.pictures import Pictures, to_uint8
+from ..denoiser import Denoiser
+from ..device import default_device
+from ..diffusion.schedules import Schedule
+from ..files import place_of, writable_folder
+from ..measure import distances, fidelity
+from ..measure.complexity import count_parameters
+from ..networks.autoencoder import Autoencoder
+from ..page import plotting
+from ..spaces import LatentSpace, PixelSpace
+from ..training.recipes import autoencoder_trainer, denoiser_of, denoiser_trainer, finished_autoencoder
+from ..training.trainer import thinned
+from .profiles import Profile
+from .records import checked_name, code_state, make_record, save_record
+
+GRID = 32  # pictures in a sample grid
+EVALUATED = 256  # pictures, at most, that a finished run is judged by
+REFERENCE = 4096  # training pictures, at most, that they are held against
+
+
+class AutoencoderRun:
+    """What differs for an autoencoder: its pictures are reconstructions of held-out ones, above each its original.
+
+    `losses` are `AutoencoderObjective`'s weights, `trainer` the options of `Trainer`.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        test: Pictures,
+        network: AutoencoderConfig,
+        config: TrainConfig,
+        *,
+        losses: dict | None = None,
+        **trainer,
+    ):
+        self.data, self.test = pictures, test
+        self.trainer = autoencoder_trainer(pictures, network, config, losses=losses, **trainer)
+
+    def pictures(self) -> Tensor:
+        originals, rebuilt = rebuilt_pictures(self.trainer.snapshot(), self.test, GRID // 2)
+        return torch.cat([t for pair in zip(originals.split(8), rebuilt.split(8)) for t in pair])
+
+    def results(self, count: int) -> dict:
+        return self.trainer.objective.weights | judged(self.trainer.snapshot(), self.test, count)
+
+    def save(self, path: Path, *, half: bool = False, **meta) -> Path:
+        return checkpoints.save_model(path, finished_autoencoder(self.trainer), half=half, **meta)
+
+
+class DenoiserRun:
+    """What differs for a denoiser: its pictures are new ones, classes in turn. With `autoencoder`, the file of one, it
+    works in its latents; `trainer` are the options of `Trainer`.
+
+    ValueError: the file holds no autoencoder.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        network: UNetConfig,
+        config: TrainConfig,
+        schedule: Schedule,
+        prediction: str,
+        *,
+        autoencoder: Path | None = None,
+        **trainer,
+    ):
+        self.data, self.autoencoder = pictures, autoencoder
+        self.space, source = PixelSpace(pictures.size), pictures
+        self.encode_seconds = 0.0
+        if autoencoder is not None:
+            model, _ = checkpoints.load_model(autoencoder, default_device())
+            if not isinstance(model, Autoencoder):
+                raise ValueError(f"{autoencoder}: expected an autoencoder's checkpoint")
+            source = encode_pictures(model, pictures, cache=trainer.get("out"), show=True)
+            self.space, self.encode_seconds = LatentSpace(pictures.size, model), source.seconds
+        self.trainer = denoiser_trainer(source, network, config, schedule, prediction, **trainer)
+
+    def denoiser(self) -> Denoiser:
+        return denoiser_of(self.trainer, self.space)
+
+    def made(self, count: int, method: str, steps: int) -> Tensor:
+        """`count` new pictures; their classes are those of as many training pictures, drawn at random."""
+        d, label = self.denoiser(), None
+        if d.num_classes is not None:
+            order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(0))
+            label = self.data.labels[order[torch.arange(count) % len(order)]]
+        return d.generate(count, method=method, steps=steps, label=label)
+
+    def pictures(self) -> Tensor:
+        return self.made(GRID, "dpmpp", 25)
+
+    def results(self, count: int) -> dict:
+        reference = distances.Reference(self.data.images.cpu(), limit=REFERENCE)
+        return {
+            "encode_seconds": self.encode_seconds,
+            "sampler": "ddim, 50 steps",
+            "quality": distances.evaluate(self.made(count, "ddim", 50), reference),
+        }
+
+    def save(self, path: Path, *, half: bool = False, **meta) -> Path:
+        """The denoiser, and beside it its autoencoder."""
+        name = None
+        if self.autoencoder is not None:
+            name = self.autoencoder.name
+            beside = path.with_name(name)
+            if beside.resolve() != self.autoencoder.resolve():
+                model, old = checkpoints.load_model(self.autoencoder)
+                checkpoints.save_model(beside, model, half=half, **old)
+        return checkpoints.save_denoiser(
+            path, self.denoiser(), autoencoder=name, half=half, classes=self.data.classes, **meta
+        )
+
+
+def check_name(name: str, autoencoder: Path | None = None, *, publish: bool) -> None:
+    """What can be known before a run is made. ValueError: a name that is none; or, where it is to be published, another
+    autoencoder in `checkpoints/` under the name of this one's file."""
+    checked_name(name)
+    there = None if autoencoder is None or not publish else place_of("weights", autoencoder.stem)
+    if there is not None and there.exists():
+        ours, theirs = (checkpoints.load_model(path)[0] for path in (autoencoder, there))
+        if checkpoints.fingerprint(ours) != checkpoints.fingerprint(theirs):
+            raise ValueError(f"{autoencoder} is not the published {there.name}; publish it first, or take that one")
+
+
+def train_run(
+    run: AutoencoderRun | DenoiserRun,
+    *,
+    name: str,
+    out: Path,
+    profile: Profile,
+    sample_every: int = 1000,
+    publish: bool = False,
+) -> Path | None:
+    """Trains, and returns the checkpoint, `out`/`name`.safetensors; of several processes, the first does, and the
+    others return None.
+
+    Beside it lie the record, judged as the `profile` says, and `samples/`, a grid each `sample_every` steps; the run's
+    state too, where its trainer has the same `out`. `publish` puts the weights in half precision into the course's
+    `checkpoints/`, the record into `records/`, and beside a latent denoiser its autoencoder.
+    ValueError, before the training: a name that is none; a file of that name that holds something else; a folder that
+    takes no files; another autoencoder of that name among the published ones.
+    """
+    check_name(name, getattr(run, "autoencoder", None), publish=publish)
+    writable_folder(out)
+    trainer = run.trainer
+    for path in (out / f"{name}.safetensors", *([place_of("weights", name)] if publish else [])):
+        checkpoints.check_may_replace(path, trainer.ema.module)
+    code = code_state()
+
+    def grid(trainer) -> None:
+        if trainer.accelerator.is_main_process:
+            step = trainer.progress.step
+            plotting.save_png(out / "samples" / f"{step:07d}.png", plotting.grid_image(run.pictures(), 8, scale=2))
+
+    progress = trainer.run(every=(sample_every, grid), show=True, label=name)
+    if not trainer.accelerator.is_main_process:
+        return None
+    grid(trainer)
+    path = run.save(out / f"{name}.safetensors", record=name, data=run.data.name)
+    record = make_record(
+        name,
+        "train",
+        {
+            "steps": progress.step,
+            "images": progress.images,
+            "seconds": progress.seconds,
+            "processes": trainer.accelerator.num_processes,
+            "precision": trainer.precision,
+            "history": thinned(progress.history),
+            "parameters": count_parameters(trainer.ema.module),
+            **run.results(min(EVALUATED, 4 * profile.eval_count)),
+        },
+        command=sys.argv,
+        seconds=progress.seconds,
+        data_source=run.data.source,
+        profile=profile.name,
+        seed=trainer.config.seed,
+        config={"train": asdict(trainer.config), "network": asdict(trainer.ema.module.config)},
+        device=trainer.accelerator.device,
+        code=code,
+    )
+    save_record(record, out)
+    if publish:
+        save_record(record, place_of("record", name).parent)
+        about = {"record": name, "data": Path(run.data.name).name}
+        run.save(place_of("weights", name), half=True, **about)
+        plotting.save_png(place_of("picture", name), plotting.grid_image(run.pictures(), 8, scale=2))
+    return path
+
+
+def rebuilt_pictures(model: Autoencoder, pictures: Pictures, count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` pictures and their reconstructions, uint8 (count, 3, H, W), on the CPU."""
+    some = pictures.subset(range(min(count, len(pictures))))
+    return some.images.cpu(), to_uint8(model.reconstruct(some.batch(range(len(some)), "cpu")))
+
+
+def judged(model: Autoencoder, pictures: Pictures, count: int) -> dict:
+    """What an autoencoder loses of the first `count` pictures, before any diffusion model has done anything."""
+    originals, rebuilt = rebuilt_pictures(model, pictures, count)
+    return {
+        "psnr": fidelity.psnr(rebuilt, originals),
+        "ssim": fidelity.ssim(rebuilt, originals) if pictures.size >= fidelity.SSIM_WINDOW else None,
+        "reconstruction": distances.evaluate(rebuilt, originals) if len(originals) >= 4 else None,
+    }
+
+
+def with_classes(network: UNetConfig, pictures: Pictures) -> UNetConfig:
+    """The network, told as many classes as the pictures have."""
+    return replace(network, num_classes=len(pictures.classes) if pictures.classes else None)

@@ -1,0 +1,180 @@
+"""Stages: autoencoders, on whole pictures for minutes, or on crops for hours (chapters 2 and 4)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from ... import checkpoints
+from ...data.loaders import load_data
+from ...data.pictures import Crops, Pictures
+from ...files import written_whole
+from ...measure import fidelity
+from ...measure.complexity import autoencoder_flops, count_parameters
+from ...training.recipes import autoencoder_trainer, finished_autoencoder
+from ...training.trainer import thinned
+from ..runs import judged, rebuilt_pictures
+from .base import FEW, Run, Stage, about, autoencoder_of, limit_of, minutes, points_so_far, save_grid, steady_rate
+
+LOSSES = {  # the autoencoder's, each with one term more
+    "l1": {"perceptual_weight": 0.0},
+    "perceptual": {},
+    "adversarial": {"adversarial_weight": 0.01},
+}
+
+
+LR_FIRST_STAGE = 1e-3  # falling to zero, in small batches: tried on crops of emoji
+USED = "perceptual"  # the one of these whose latents the denoisers get
+
+
+def autoencoder(run: Run, data: str, size: int, f: int, *, few: bool = False) -> dict:
+    """One autoencoder for each entry of LOSSES, on the same pictures for the same time; `few`: on FEW of them.
+
+    PSNR, SSIM and FD-E of held-out reconstructions. The weights that are kept are those with the loss USED.
+    """
+    p = run.profile
+    if run.scale.long and not few:
+        return autoencoder_of_photographs(run, data, f, p.autoencoder.latent_channels)
+    train, test = (load_data(data, size, split, limit=limit_of(run, split, few)) for split in ("train", "test"))
+    network, variants, rows = autoencoder_of(p, f), {}, [test.images[:8]]
+    for name, losses in LOSSES.items():
+        if few and name != USED:
+            continue
+        config = run.train_config(batch_size=p.autoencoder_batch_size or p.batch_size)
+        trainer = autoencoder_trainer(train, network, config, losses=losses, out=run.folder / name)
+        progress = trainer.run(show=True, label=f"{run.stage}, {name}")
+        variants[name] = {
+            "training_seconds": progress.seconds,
+            "training_images": progress.images,
+            "images_per_s": steady_rate(progress.history),
+            "precision": trainer.precision,
+            "history": thinned(progress.history, 60),
+            **trainer.objective.weights,
+            **judged(trainer.snapshot(), test, 4 * p.eval_count),
+        }
+        rows.append(rebuilt_pictures(trainer.snapshot(), test, 8)[1])
+        if name == USED:
+            model = finished_autoencoder(trainer)
+            origin = {"record": run.name, "data": train.name}
+            checkpoints.save_model(run.weights(), model, half=True, **origin)
+    save_grid(run, torch.cat(rows))
+    return {
+        "data": about(train, test),
+        "f": f,
+        "parameters": count_parameters(model),
+        "encode_flops": autoencoder_flops(network, size, "encode").total,
+        "decode_flops": autoencoder_flops(network, size, "decode").total,
+        "training_flops_image": autoencoder_flops(network, size, "both", backward=True).total,
+        "network": network,
+        "rows_of_the_picture": ["held-out pictures", *variants],
+        "variants": variants,
+    }
+
+
+FIRST_STAGE_SETS = (("emoji", 64), ("emoji", 128), ("scenes", 64))  # what the first stage for all sizes is made of
+FIRST_STAGE_SCENES = 4000
+
+
+def first_stage(run: Run, f: int, channels: int) -> dict:
+    """One autoencoder for emoji and scenes at every size: trained on crops, judged on whole held-out pictures.
+
+    It sees `Scale.crops` windows of 32 x 32, at a rate that falls to zero; after each twice as many it is judged.
+    """
+    p, wanted = run.profile, run.scale.crops
+    limits = {"emoji": run.scale.limit, "scenes": run.scale.limit or FIRST_STAGE_SCENES}
+    train = Crops(tuple(load_data(data, size, limit=limits[data]) for data, size in FIRST_STAGE_SETS))
+    tests = {
+        f"{data} at {size}": load_data(data, size, "test", limit=min(256, p.eval_count))
+        for data, size in FIRST_STAGE_SETS
+    }
+    return _autoencoder_for_hours(run, train, tests, f, channels, wanted)
+
+
+def autoencoder_of_photographs(run: Run, data: str, f: int, channels: int) -> dict:
+    """An autoencoder of whole pictures of 32 a side, for as many images as the first stage for all sizes, or more."""
+    train, test = (load_data(data, 32, split, limit=run.scale.limit) for split in ("train", "test"))
+    test = test.subset(range(min(len(test), run.profile.eval_count)))
+    return _autoencoder_for_hours(run, train, {f"{data} at 32": test}, f, channels, 5 * run.scale.crops // 2)
+
+
+def _autoencoder_for_hours(run: Run, train: Pictures | Crops, tests: dict, f: int, channels: int, wanted: int) -> dict:
+    p = run.profile
+    network = replace(autoencoder_of(p, f), latent_channels=channels, mid_attention=False)
+    batch = p.autoencoder_batch_size or p.batch_size
+    config = run.train_config(batch_size=batch, lr=LR_FIRST_STAGE, images=wanted, decay="cosine")
+    trainer = autoencoder_trainer(train, network, config, losses=LOSSES[USED], out=run.folder)
+    kept = run.folder / "points.json"
+    points = points_so_far(run, trainer, kept)
+
+    def results() -> dict:
+        progress, model = trainer.progress, finished_autoencoder(trainer)
+        held_out = {name: judged(model, test, len(test)) for name, test in tests.items()}
+        checkpoints.save_model(run.weights(), model, half=True, record=run.name, data=train.name)
+        rows = [part for test in tests.values() for part in rebuilt_pictures(model, test, 8)]
+        largest = max(len(row[0, 0]) for row in rows)
+        save_grid(run, torch.cat([F.interpolate(row, scale_factor=largest // row.shape[-1]) for row in rows]))
+        return {
+            "finished": run.has_ended(progress, wanted),
+            "data": {"name": train.name, "source": train.source, "size": train.size, "train": len(train)},
+            "f": f,
+            "parameters": count_parameters(model),
+            "training_flops_image": autoencoder_flops(network, train.size, "both", backward=True).total,
+            "network": network,
+            "rows_of_the_picture": [f"{name}, {what}" for name in tests for what in ("held out", "rebuilt")],
+            "variants": {
+                USED: {
+                    "training_seconds": progress.seconds,
+                    "training_images": progress.images,
+                    "wanted_images": wanted,
+                    "images_per_s": steady_rate(progress.history),
+                    "precision": trainer.precision,
+                    "history": thinned(progress.history, 60),
+                    "latent_scale": model.latent_scale.item(),
+                    **trainer.objective.weights,
+                    **next(iter(held_out.values())),
+                    "held_out": held_out,
+                }
+            },
+            "points": points,
+        }
+
+    for part in (32, 16, 8, 4, 2, 1):
+        progress = trainer.run(until=-(-wanted // part // batch), show=True, label=run.stage)
+        if points and points[-1]["step"] >= progress.step:
+            continue
+        model = trainer.snapshot()
+        found = {name: fidelity.psnr(*rebuilt_pictures(model, test, len(test))) for name, test in tests.items()}
+        point = {"step": progress.step, "images": progress.images, "seconds": progress.seconds, "psnr": found}
+        points.append(point)
+        print(f"  {progress.images} crops: " + ", ".join(f"{k} {v:.1f} dB" for k, v in found.items()), flush=True)
+        with written_whole(kept) as path:
+            path.write_text(json.dumps(points))
+        run.keep(results())
+    return results()
+
+
+def stage(data: str, size: int, f: int, cpu: float, *, few: bool = False, hours: float | None = None) -> Stage:
+    """The stage that trains autoencoders of that data set, with `cpu` minutes for each loss."""
+    name = f"autoencoder-{data}{'-few' if few else ''}-{size}-f{f}"
+    of = f"{FEW} pictures of {data}" if few else data
+    networks = 1 if few else len(LOSSES)
+    shows = {f"PSNR, {k}": f"variants.{k}.psnr" for k in ([USED] if few else LOSSES)}
+    run = partial(autoencoder, data=data, size=size, f=f, few=few)
+    return Stage(name, f"autoencoder, f = {f}, on {of} at {size}", run, minutes(1.5, cpu, hours), networks, (), shows)
+
+
+FIRST_STAGE = Stage(
+    "first-stage-f4",
+    "one autoencoder for emoji and scenes at every size, f = 4, on crops",
+    partial(first_stage, f=4, channels=4),
+    minutes(3, hours=110),
+    shows={f"PSNR, {data} at {size}": f"points[last].psnr.{data} at {size}" for data, size in FIRST_STAGE_SETS},
+)
+PHOTOGRAPHS = tuple(stage("cifar10", 32, f, cpu=1.2, hours=280 if f == 4 else None) for f in (2, 4, 8))
+FEW_PHOTOGRAPHS = stage("cifar10", 32, 4, cpu=2, few=True)
+DRAWINGS = tuple(stage("emoji", size, f, cpu) for size, cpu in ((64, 1.5), (128, 2.0)) for f in (2, 4, 8))
+SCENES = {(size, f): stage("scenes", size, f, cpu=1.5) for size, f in ((64, 4), (128, 8))}

@@ -1,0 +1,173 @@
+"""What a reference stage is, and what several of them share.
+
+A `Stage` has a function of a `Run`, which says how far to go and where to put things; it returns results for a record.
+`reference` puts the stages in order, runs them and keeps their records. A run that was stopped is found again in its
+folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ... import checkpoints
+from ...config import AutoencoderConfig, TrainConfig
+from ...data.pictures import Pictures
+from ...device import native_precision
+from ...files import place_of
+from ...measure.timing import Timing, machine_rates, time_call
+from ...page import plotting
+from ...training.trainer import Progress, Trainer
+from ..profiles import Profile, Scale
+from ..records import load_record
+
+SCHEDULE, PREDICTION = "cosine", "v"
+FEW = 1000  # pictures to train on, for the claims about overfitting
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one stage: `seconds` of training at most (for each network that it trains), files below `out`.
+
+    `keep(results)` makes a record of what there is before the end, for stages that go on for hours.
+    """
+
+    stage: str
+    profile: Profile
+    out: Path
+    seconds: float
+    device: torch.device
+    keep: Callable[[dict], object] = lambda results: None
+
+    @property
+    def scale(self) -> Scale:
+        return self.profile.scale
+
+    @property
+    def name(self) -> str:
+        return record_name(self.stage, self.profile)
+
+    @property
+    def folder(self) -> Path:
+        """For what lets the run go on after a stop."""
+        return self.out / "states" / self.name
+
+    def has_ended(self, progress: Progress, images: int | None) -> bool:
+        """Whether a training is over: it has seen its images, or its time is up."""
+        return progress.seconds >= self.seconds or (images is not None and progress.images >= images)
+
+    @property
+    def picture(self) -> Path:
+        return place_of("picture", self.name, self.out)
+
+    def weights(self, stage: str | None = None) -> Path:
+        """Where this stage's weights go, or where those of another one are; ValueError if they are not there."""
+        name = record_name(stage or self.stage, self.profile)
+        here, stored = place_of("weights", name, self.out), place_of("weights", name)
+        if stage is None or here.is_file():
+            return here
+        if stored.is_file():
+            return stored
+        raise ValueError(f"{self.stage} needs the weights of {stage}; run: ldm-course reference --stage {stage}")
+
+    def record_of(self, stage: str) -> dict:
+        """Another stage's record: from this run, or, where only its weights were copied here, the stored one."""
+        name = record_name(stage, self.profile)
+        here = place_of("record", name, self.out)
+        return load_record(name, here.parent if here.is_file() else None)
+
+    def train_config(self, **options) -> TrainConfig:
+        p = self.profile
+        common = {"batch_size": p.batch_size, "lr": p.lr, "ema_decay": p.ema_decay, "compile": self.scale.compile}
+        return TrainConfig(**(common | {"seconds": self.seconds} | options))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`run` does it; `needs` are stages whose weights it takes; `minutes` of training for each network it trains, by
+    profile; `networks` so many; `shows` names the figures of its results that `--status` prints."""
+
+    name: str
+    says: str
+    run: Callable[[Run], dict]
+    minutes: dict[str, float]
+    networks: int = 1
+    needs: tuple[str, ...] = ()
+    shows: dict[str, str] | None = None
+
+    def is_for(self, profile: Profile) -> bool:
+        """Whether it is run in this profile."""
+        return profile.name in self.minutes
+
+    def expected(self, profile: Profile) -> float:
+        """Seconds, measuring included, on a machine of the profile's kind."""
+        networks = 1 if profile.scale.long else self.networks
+        return 60 * (1 if profile.name == "smoke" else 1.3) * networks * self.minutes[profile.name]
+
+
+def minutes(reference: float, cpu: float | None = None, hours: float | None = None) -> dict[str, float]:
+    """Of training, by profile; None: not run there. For `hours` an estimate, since there it ends after its images."""
+    found = {"smoke": 0.01, "cpu": cpu, "hours": hours, "gpu": 3 * reference, "reference": reference}
+    return {name: minutes for name, minutes in found.items() if minutes is not None}
+
+
+def record_name(stage: str, profile: Profile) -> str:
+    """A stage's record in one profile: runs on a CPU and on a GPU never share a name."""
+    return f"{stage}-{profile.name}"
+
+
+def autoencoder_of(profile: Profile, f: int) -> AutoencoderConfig:
+    """The profile's autoencoder with as many levels as f needs."""
+    return profile.autoencoder.for_downsample(f)
+
+
+def matrix_rates(device: torch.device) -> dict[str, float]:
+    """The machine's FLOP/s in matrix products, by precision."""
+    kinds = {"float32": torch.float32} | ({"bf16": torch.bfloat16} if native_precision(device) == "bf16" else {})
+    return {name: machine_rates(device, dtype, seconds=4.0).matmul for name, dtype in kinds.items()}
+
+
+def timed(fn: Callable, run: Run) -> Timing:
+    return time_call(fn, repeats=7, warmup=1, seconds=run.scale.call_seconds / 8)
+
+
+def limit_of(run: Run, split: str, few: bool) -> int | None:
+    limit = run.scale.limit
+    return min(FEW, limit or FEW) if few and split == "train" else limit
+
+
+def about(train: Pictures, test: Pictures) -> dict:
+    return {"name": train.name, "source": train.source, "size": train.size, "train": len(train), "test": len(test)}
+
+
+def steady_rate(history: list[dict]) -> float | None:
+    """Images a second from a run's history, without its first entry, in which things are loaded and compiled."""
+    if len(history) < 2:
+        return None
+    first, last = history[0], history[-1]
+    return (last["images"] - first["images"]) / (last["seconds"] - first["seconds"])
+
+
+def save_grid(run: Run, images: Tensor) -> None:
+    plotting.save_png(run.picture, plotting.grid_image(images, 8, scale=max(1, 64 // images.shape[-1])))
+
+
+def points_so_far(run: Run, trainer: Trainer, kept: Path) -> list[dict]:
+    """What was judged before a stop. Where a run of hours left no state, but a record and weights among the published
+    ones, the trainer goes on from those: the averaged weights, and an optimizer that begins anew."""
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    weights, record = (place_of(kind, run.name) for kind in ("weights", "record"))
+    if not (run.scale.long and trainer.progress.step == 0 and weights.is_file() and record.is_file()):
+        return []
+    points = load_record(run.name)["results"]["points"]
+    model, _ = checkpoints.load_model(weights)
+    last = points[-1]
+    trainer.start_from(model.state_dict(), Progress(last["step"], last["images"], last["seconds"]))
+    print(f"  goes on from the published weights, {last['images']} images", flush=True)
+    return points

@@ -1,0 +1,194 @@
+"""Stages: what a seed changes, and what an autoencoder makes of noise (chapter 5)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ... import checkpoints
+from ...data.latents import Latents, encode_pictures
+from ...data.loaders import load_data
+from ...data.pictures import Pictures, to_float
+from ...device import native_precision
+from ...diffusion.objectives import DenoisingObjective, mean_loss
+from ...diffusion.schedules import make_schedule
+from ...files import written_whole
+from ...measure import distances, spectra, stability
+from ...measure.spectra import against_noise
+from ...measure.timing import training_step
+from ...networks.unet import UNet
+from ...spaces import LatentSpace, PixelSpace
+from ...training.recipes import denoiser_trainer, seeded
+from ...training.trainer import STATE_FILE
+from .base import PREDICTION, SCHEDULE, Run, Stage, about, minutes, save_grid, timed
+from .denoisers import Training, space_and_data
+
+RATES = (4, 16)  # times the learning rate, for the claim about stability
+WARM_UP = 25  # steps for these trainings: short, so that it is the rate that is tested
+BLOCKS = 60  # points of a stored training curve
+
+
+@dataclass(frozen=True)
+class Place:
+    """A space, and the data in it: to train on, and held out."""
+
+    space: PixelSpace | LatentSpace
+    train: Pictures | Latents
+    test: Pictures | Latents
+
+
+def seeds(run: Run, data: str, size: int, autoencoder: str) -> dict:
+    """The same training from several seeds in both spaces, and from the first one at RATES times the learning rate.
+
+    The first pixel training lasts `seed_images` or the stage's seconds, and all others see as many images. The latent
+    ones are judged there; with the usual rate they go on for as many images as take a pixel training's seconds, by
+    steps of both that are timed in turns. A seed decides the initial weights, the order of the pictures, times and
+    noises. One autoencoder serves all.
+    """
+    p, rows = run.profile, []
+    train = load_data(data, size, limit=run.scale.limit)
+    test = load_data(data, size, "test", limit=4 * p.eval_count)
+    latent, latents, first_stage = space_and_data(run, train, autoencoder)
+    reference = distances.Reference(train, limit=p.reference_count)
+    places = {
+        "pixel": Place(PixelSpace(size), train, test),
+        "latent": Place(latent, latents, encode_pictures(latent.autoencoder, test)),
+    }
+    shapes = [place.space.shape for place in places.values()]
+    for seed, times in [(seed, 1) for seed in range(run.scale.seeds)] + [(0, times) for times in RATES]:
+        for name, place in places.items():
+            row = {"space": name, "seed": seed, "times": times}
+            rows.append(row | _one_seed(run, place, reference, row, _marks_of_seed(run, shapes, rows, row)))
+            last = rows[-1]["points"][-1]
+            print(f"  {row}: {last['images']} images, KD-E {last['quality']['kd_e']:.2f}", flush=True)
+    first = _first(rows, "pixel")["points"][-1]
+    shown = [load_file(_folder_of(run, row) / "samples.safetensors")["images"] for row in rows]
+    save_grid(run, torch.cat(shown))
+    return {
+        "data": about(train, test),
+        "first_stage": first_stage,
+        "images": first["images"],
+        "seconds": first["seconds"],
+        "batch_size": p.batch_size,
+        "lr": p.lr,
+        "warmup_steps": WARM_UP,
+        "sampler": f"ddim, {p.match_steps} steps",
+        "rows_of_the_picture": [f"{r['space']}, seed {r['seed']}, {r['times']} times the rate" for r in rows],
+        "runs": rows,
+    }
+
+
+def _folder_of(run: Run, row: dict) -> Path:
+    return run.folder / f"{row['space']}-{row['seed']}-x{row['times']}"
+
+
+def _marks_of_seed(run: Run, shapes: list[tuple[int, ...]], rows: list[dict], row: dict) -> list[dict]:
+    """Where to judge one of the trainings of `seeds`, after those in `rows`: as arguments of `Trainer.run`."""
+    if not rows:
+        return [{"until": run.scale.seed_images // run.profile.batch_size, "until_seconds": run.seconds}]
+    if first := _first(rows, row["space"]):
+        steps = [point["step"] for point in first["points"]]
+    else:
+        same = _first(rows, "pixel")["points"][-1]["step"]
+        steps = [same, round(same * max(1, _faster(run, shapes)))]
+    return [{"until": step} for step in (steps if row["times"] == 1 else steps[:1])]
+
+
+def _first(rows: list[dict], space: str) -> dict | None:
+    """The first training in a space, of seed 0 at the usual rate; None where there is none yet."""
+    return next((r for r in rows if (r["space"], r["seed"], r["times"]) == (space, 0, 1)), None)
+
+
+def _faster(run: Run, shapes: list[tuple[int, ...]]) -> float:
+    """How many training steps of the second of two spaces take as long as one of the first: the two timed in turns."""
+    batch, half = run.profile.batch_size, native_precision(run.device) == "bf16"
+    steps = []
+    for shape in shapes:
+        model = seeded(0, UNet, run.profile.unet.for_channels(shape[0])).to(run.device)
+        x, t = torch.randn(batch, *shape, device=run.device), torch.zeros(batch, dtype=torch.int64, device=run.device)
+        steps.append(training_step(model, x, t, torch.randn_like(x), half=half))
+    seconds = [[timed(step, run).median for step in steps] for _ in range(3)]
+    return median(pixel / latent for pixel, latent in seconds)
+
+
+def _one_seed(run: Run, place: Place, reference: distances.Reference, row: dict, marks: list[dict]) -> dict:
+    """One of the trainings of `seeds`, or what was kept of it: spikes, norms, and how it does at each mark.
+
+    Each network is judged by its loss on held-out pictures, and by two sets of drawn ones, `quality` and `again`: so
+    what a draw changes is told from what a training does.
+    """
+    p, folder = run.profile, _folder_of(run, row)
+    if (folder / "row.json").is_file():
+        return json.loads((folder / "row.json").read_text())
+    options = {"seconds": marks[-1].get("until_seconds"), "steps": marks[-1].get("until"), "warmup_steps": WARM_UP}
+    config = run.train_config(seed=row["seed"], lr=row["times"] * p.lr, compile=False, **options)
+    network, schedule = p.unet.for_channels(place.space.shape[0]), make_schedule(SCHEDULE)
+    trainer = denoiser_trainer(place.train, network, config, schedule, PREDICTION, out=folder, log_every=1)
+    training = Training(run, trainer, place.space, reference)
+    new = DenoisingObjective(place.test, schedule, PREDICTION).to(trainer.accelerator.device)
+
+    def extra(made: Tensor) -> dict:
+        again = distances.evaluate(training.drawn(len(made), seed=1), reference)
+        return {"loss_test": mean_loss(trainer.snapshot(), new, len(place.test)), "again": again}
+
+    points = training.judged_at(marks, extra)
+    history = trainer.progress.history
+    curves = {name: [entry[name] for entry in history] for name in ("loss", "grad_norm")}
+    found = {
+        "lr": config.lr,
+        "points": points,
+        "spikes": {name: [k + 1 for k in stability.spikes(curve)] for name, curve in curves.items()},
+        "clipped": sum(not norm <= config.grad_clip for norm in curves["grad_norm"]) / len(history),
+        "curves": {name: _in_blocks(curve) for name, curve in curves.items()},
+    }
+    save_file({"images": training.drawn(8)}, folder / "samples.safetensors")
+    with written_whole(folder / "row.json") as path:
+        path.write_text(json.dumps(found))
+    (folder / STATE_FILE).unlink()  # large, and of no more use
+    return found
+
+
+def _in_blocks(curve: list[float]) -> list[float]:
+    """The means of BLOCKS equal parts of a curve, or the curve itself where it is shorter."""
+    return [part.mean().item() for part in torch.tensor(curve).tensor_split(min(BLOCKS, len(curve)))]
+
+
+def noise(run: Run, data: str, size: int, autoencoder: str) -> dict:
+    """What the autoencoder, and linear filters, make of pictures with noise added (`spectra.against_noise`)."""
+    train, test = (load_data(data, size, split, limit=4 * run.profile.eval_count) for split in ("train", "test"))
+    model, _ = checkpoints.load_model(run.weights(autoencoder), run.device)
+    rows = against_noise(model.reconstruct, to_float(test.images), spectra.power_spectrum(train.images))
+    return {"data": about(train, test), "autoencoder": run.weights(autoencoder).stem, "rows": rows}
+
+
+_FIRST = "autoencoder-cifar10-32-f4"
+STAGES = (
+    Stage(
+        "seeds-cifar10-32",
+        f"one training in both spaces from several seeds, and at {' and '.join(map(str, RATES))} times the rate",
+        partial(seeds, data="cifar10", size=32, autoencoder=_FIRST),
+        minutes(0.75, 10),
+        networks=2 * (3 + len(RATES)),
+        needs=(_FIRST,),
+        shows={"images": "images", "KD-E, pixel": "runs[space=pixel,seed=0,times=1].points[last].quality.kd_e"},
+    ),
+    Stage(
+        "noise-cifar10-32",
+        "what an autoencoder, and a linear filter, make of noisy pictures",
+        partial(noise, data="cifar10", size=32, autoencoder=_FIRST),
+        minutes(0.2, 0.5),
+        needs=(_FIRST,),
+        shows={
+            "PSNR at 0.2, noisy": "rows[std=0.2].noisy",
+            "rebuilt": "rows[std=0.2].autoencoder",
+            "filtered": "rows[std=0.2].wiener",
+        },
+    ),
+)

@@ -1,0 +1,5 @@
+"""What is trained: the U-Net and the autoencoder, and the parts that they share.
+
+Begin with `layers`, the parts, and `unet`, which puts them together in a page. `features` is a network that judges
+pictures, trained elsewhere; `interop` takes weights to diffusers and back.
+"""

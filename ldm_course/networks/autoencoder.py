@@ -1,0 +1,176 @@
+"""The autoencoder that opens the latent space: KL-regularised, f = 2, 4 or 8 (Rombach et al. 2022, section 3.1).
+
+Same parts in the same order as diffusers' `AutoencoderKL`. Chapter 1 counts its cost, chapter 4 what it loses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import AutoencoderConfig
+from .layers import Downsample, MidBlock, ResnetBlock, Upsample
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(z|x) = N(z_mean, exp(z_logvar)), each `(B, c, h, w)`."""
+
+    z_mean: Tensor
+    z_logvar: Tensor
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """z = μ + σ ε (Kingma & Welling 2014, section 2.4)."""
+        where = self.z_mean.device if generator is None else generator.device
+        noise = torch.randn(self.z_mean.shape, generator=generator, device=where, dtype=self.z_mean.dtype)
+        return self.at(noise.to(self.z_mean.device))
+
+    def at(self, noise: Tensor) -> Tensor:
+        """The draw that this standard noise gives."""
+        return self.z_mean + (0.5 * self.z_logvar).exp() * noise
+
+    def kl(self) -> Tensor:
+        """KL(q(z|x) || N(0, 1)) in nats, `(B,)`: ½ Σ (μ² + σ² - 1 - log σ²) (Kingma & Welling 2014, appendix B)."""
+        return 0.5 * (self.z_mean**2 + self.z_logvar.exp() - 1 - self.z_logvar).sum(dim=(1, 2, 3))
+
+
+class _Level(nn.Module):
+    """Some residual blocks, then a change of resolution or none."""
+
+    def __init__(self, first: int, out: int, layers: int, groups: int, resample: nn.Module | None, up: bool):
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            [ResnetBlock(first if i == 0 else out, out, None, groups, EPS) for i in range(layers)]
+        )
+        resamplers = nn.ModuleList([] if resample is None else [resample])
+        self.upsamplers, self.downsamplers = (resamplers, ()) if up else ((), resamplers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for resnet in self.resnets:
+            x = resnet(x)
+        for resample in (*self.upsamplers, *self.downsamplers):
+            x = resample(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Pictures `(B, 3, H, W)` to `(B, 2c, H/f, W/f)`: mean and log-variance of the posterior."""
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        widths, groups = config.block_out_channels, config.norm_num_groups
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList()
+        for i, out in enumerate(widths):
+            resample = Downsample(out, one_sided=True) if i < len(widths) - 1 else None
+            first = widths[max(i - 1, 0)]
+            self.down_blocks.append(_Level(first, out, config.layers_per_block, groups, resample, up=False))
+        self.mid_block = MidBlock(widths[-1], None, widths[-1], groups, EPS, config.mid_attention)
+        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
+        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+
+
+class Decoder(nn.Module):
+    """Latents `(B, c, h, w)` to pictures `(B, 3, f·h, f·w)`; one residual block a level more than the encoder."""
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        widths, groups = config.block_out_channels[::-1], config.norm_num_groups
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.mid_block = MidBlock(widths[0], None, widths[0], groups, EPS, config.mid_attention)
+        self.up_blocks = nn.ModuleList()
+        for i, out in enumerate(widths):
+            resample = Upsample(out) if i < len(widths) - 1 else None
+            first = widths[max(i - 1, 0)]
+            self.up_blocks.append(_Level(first, out, config.layers_per_block + 1, groups, resample, up=True))
+        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
+        self.conv_out = nn.Conv2d(widths[-1], config.in_channels, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.mid_block(self.conv_in(z))
+        for block in self.up_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
+
+
+class Autoencoder(nn.Module):
+    """Encoder ℰ and decoder 𝒟, and the scale of the latents between them.
+
+    `encode` and `decode` work with raw latents; `to_latents` and `from_latents` with those that the diffusion model
+    sees, multiplied by `latent_scale` so that their standard deviation is about 1 (LDM, appendix G).
+    """
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        self.config = config
+        c = config.latent_channels
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2d(2 * c, 2 * c, 1)
+        self.post_quant_conv = nn.Conv2d(c, c, 1)
+        self.register_buffer("latent_scale", torch.tensor(1.0))
+
+    def encode(self, x: Tensor) -> Posterior:
+        """Pictures `(B, 3, H, W)` in [-1, 1] to the posterior over latents `(B, c, H/f, W/f)`."""
+        f = self.config.downsample
+        if x.ndim != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % f or x.shape[3] % f:
+            raise ValueError(
+                f"the autoencoder was given {tuple(x.shape)}; expected (B, {self.config.in_channels}, H, W) "
+                f"with H and W multiples of {f}"
+            )
+        z_mean, z_logvar = self.quant_conv(self.encoder(x)).chunk(2, dim=1)
+        return Posterior(z_mean, z_logvar.clamp(-30, 20))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Raw latents `(B, c, h, w)` to pictures `(B, 3, f·h, f·w)`, near [-1, 1] but not clipped to it."""
+        if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
+            raise ValueError(f"decode was given {tuple(z.shape)}; expected (B, {self.config.latent_channels}, h, w)")
+        return self.decoder(self.post_quant_conv(z))
+
+    def to_latents(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Scaled latents of pictures: a draw from the posterior with a `generator`, its mean without one."""
+        posterior = self.encode(x)
+        return self.latent_scale * (posterior.z_mean if generator is None else posterior.sample(generator))
+
+    def from_latents(self, z: Tensor) -> Tensor:
+        """Pictures of scaled latents."""
+        return self.decode(z / self.latent_scale)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, batch_size: int = 64) -> Tensor:
+        """Pictures `(N, 3, H, W)` in [-1, 1], decoded from the means of their posteriors and clipped to [-1, 1]; a part
+        at a time, the result where x is."""
+        device = self.latent_scale.device
+        parts = [self.decode(self.encode(part.to(device)).z_mean).to(x.device) for part in x.split(batch_size)]
+        return torch.cat(parts).clamp(-1, 1)
+
+    @torch.no_grad()
+    def measure_latent_scale(self, x: Tensor, generator: torch.Generator | None = None) -> float:
+        """Sets `latent_scale` to one over the standard deviation of these pictures' latents, and returns it."""
+        self.latent_scale.fill_(1.0)
+        z = torch.cat([self.to_latents(part, generator) for part in x.split(64)])
+        scale = 1.0 / z.std().item()
+        self.latent_scale.fill_(scale)
+        return scale
+
+    def compile(self, **options) -> None:
+        """Compiles the two networks in place, and not the draw between them, whose generator cannot be."""
+        self.encoder.compile(**options)
+        self.decoder.compile(**options)
+
+    def forward(self, x: Tensor, normal: Callable[..., Tensor]) -> tuple[Tensor, Posterior]:
+        """Reconstruction and posterior, for training; `normal(c, h, w)` gives the standard noise `(B, c, h, w)`."""
+        posterior = self.encode(x)
+        return self.decode(posterior.at(normal(*posterior.z_mean.shape[1:]))), posterior

@@ -1,0 +1,232 @@
+"""Pictures and plots in the course's one look: what is orange is pixel space, what is blue is latent space.
+
+`style()` sets matplotlib up, `grid` shows many small pictures with captions, `show` puts a figure on the page
+with its caption, and with the stamp of the record that it came from. Used by every chapter.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ..files import written_whole
+
+# Told apart by readers with any common colour blindness (they are Okabe and Ito's vermilion and blue, a little
+# darker), and by lightness in print. assets/course.css has the same two.
+PIXEL = "#B84E00"
+LATENT = "#0067A3"
+# The three columns of every comparison.
+CLAIMED = "#8A8F98"
+RECORDED = "#7A5195"
+LIVE = "#1B7F5C"
+NEUTRAL = "#3A424D"
+CARD = "#FCFCFA"  # drawn on, so that a figure can be read on a dark page as well
+
+COLOURS = {"pixel": PIXEL, "latent": LATENT, "claimed": CLAIMED, "recorded": RECORDED, "live": LIVE}
+
+STYLE = {
+    "figure.facecolor": CARD,
+    "savefig.facecolor": CARD,
+    "axes.facecolor": CARD,
+    "figure.dpi": 110,
+    "figure.figsize": (7.0, 3.4),
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": NEUTRAL,
+    "axes.labelcolor": NEUTRAL,
+    "text.color": NEUTRAL,
+    "xtick.color": NEUTRAL,
+    "ytick.color": NEUTRAL,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E6EA",
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "image.interpolation": "nearest",
+    "svg.hashsalt": "ldm_course",  # the same figure is the same file
+    "axes.prop_cycle": plt.cycler(color=[PIXEL, LATENT, NEUTRAL, LIVE, RECORDED, CLAIMED]),
+}
+
+
+def style() -> None:
+    """Sets matplotlib up for a chapter; `with plt.rc_context(STYLE):` does it for one figure."""
+    plt.rcParams.update(STYLE)
+
+
+def grid_image(images: torch.Tensor, columns: int | None = None, *, scale: int = 1, gap: int = 2) -> np.ndarray:
+    """Pictures side by side as one: uint8 `(N, 3, H, W)` or `(N, 1, H, W)` to uint8 `(rows, columns, 3)`.
+
+    Row by row, `columns` of them in a row (8 if there are as many), each pixel `scale` pixels wide and high,
+    `gap` pixels of white between pictures. ValueError: other types or shapes.
+    """
+    from torchvision.utils import make_grid  # here, since importing it takes longer than all the rest
+
+    images = _checked(images)
+    columns = _columns(len(images), columns)
+    if scale < 1 or gap < 0:
+        raise ValueError(f"scale={scale}, gap={gap}; expected scale >= 1 and gap >= 0")
+    big = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    sheet = make_grid(big, columns, padding=gap, pad_value=255)
+    if len(images) > 1:  # then it has the gap around it as well
+        sheet = F.pad(sheet, [-gap] * 4)
+    return sheet.permute(1, 2, 0).contiguous().numpy()
+
+
+def grid(
+    images: torch.Tensor,
+    columns: int | None = None,
+    captions: Sequence[str] | None = None,
+    *,
+    scale: int | None = None,
+    title: str | None = None,
+    colour: str = NEUTRAL,
+) -> Figure:
+    """Pictures in a grid, each with its own caption underneath: uint8 `(N, 3, H, W)` to a Figure.
+
+    `scale` is how many screen pixels a picture's pixel takes along a side (default: about 80 a picture);
+    `title` stands above, in `colour` (PIXEL and LATENT say which space the pictures are from).
+    ValueError: other types or shapes, or not one caption a picture.
+    """
+    images = _checked(images)
+    n, _, height, width = images.shape
+    if captions is not None and len(captions) != n:
+        raise ValueError(f"{len(captions)} captions for {n} pictures; give one for each")
+    scale = max(1, round(80 / width)) if scale is None else scale
+    columns = _columns(n, columns)
+    rows = math.ceil(n / columns)
+    gap, line = 6, 15  # screen pixels, as everything below
+    wrap = {"width": max(8, width * scale // 6), "break_long_words": False}
+    words = [textwrap.fill(caption, **wrap) for caption in captions or [""] * n]
+    lines = 0 if captions is None else max(text.count("\n") + 1 for text in words)
+    across, down = width * scale + gap, height * scale + gap + line * lines
+    above = 26 if title else 0
+    full = (columns * across, rows * down + above)
+    dpi = STYLE["figure.dpi"]
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(full[0] / dpi, full[1] / dpi), layout="none")
+        for i, picture in enumerate(images.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()):
+            x, y = i % columns * across, above + i // columns * down + height * scale
+            place = (x / full[0], 1 - y / full[1], width * scale / full[0], height * scale / full[1])
+            axes = figure.add_axes(place)
+            axes.imshow(picture)
+            axes.set_axis_off()
+            axes.annotate(
+                words[i], (0.5, 0), (0, -2), "axes fraction", "offset pixels", ha="center", va="top", fontsize=8
+            )
+        if title:
+            figure.text(0, 1, title, ha="left", va="top", color=colour, weight="bold")
+    plt.close(figure)  # shown by `show` or as a cell's value, and not once more by itself
+    return figure
+
+
+def show(figure: Figure, caption: str, stamp: str | None = None) -> None:
+    """Puts the figure on the page, its caption beneath it, and where its numbers are from.
+
+    `caption` says what is to be seen, so plainly that it could be wrong; `stamp` is `records.stamp(record)`
+    for a stored run, None for what ran just now. Outside a notebook the words are printed.
+    """
+    if not caption.strip():
+        raise ValueError("the caption is empty; say what is to be seen")
+    if _in_notebook():
+        from IPython.display import HTML, display
+
+        display(figure)
+        display(HTML(caption_html(caption, stamp)))
+    else:
+        print(caption if stamp is None else f"{caption}\n({stamp})")
+    plt.close(figure)
+
+
+class Picture:
+    """A PNG or JPEG as it is stored, `width` screen pixels wide: the value of a cell, or for IPython's `display`.
+
+    `alt` says in words what is to be seen. (IPython's own Image takes no such text in Colab's release.)
+    """
+
+    def __init__(self, data: bytes, width: int, alt: str):
+        kinds = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+        kind = next((kind for start, kind in kinds.items() if data.startswith(start)), None)
+        if kind is None:
+            raise ValueError(f"the picture begins with {data[:4]!r}; expected the bytes of a PNG or JPEG file")
+        if not alt.strip():
+            raise ValueError("alt is empty; say what is to be seen")
+        self.data, self.kind, self.width, self.alt = data, kind, width, alt
+
+    def __repr__(self) -> str:
+        return f"<{self.alt}>"
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        """What IPython asks for: the file, and how it is to be shown."""
+        return (
+            {self.kind: base64.b64encode(self.data).decode()},
+            {self.kind: {"width": self.width, "alt": self.alt}},
+        )
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """The figure as a picture, uint8 `(H, W, 3)`, for `widgets.pictures`."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def caption_html(caption: str, stamp: str | None = None) -> str:
+    """The caption and the stamp as the page's HTML; the caption as `marked` reads it."""
+    line = "" if stamp is None else f'<p class="ldm-stamp">{html.escape(stamp)}</p>'
+    return f'<p class="ldm-caption">{marked(caption)}</p>{line}'
+
+
+def marked(text: str) -> str:
+    """A text as HTML: `…` marks code, the rest is plain."""
+    parts = html.escape(text).split("`")
+    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
+
+
+def save_png(path: str | os.PathLike, image: np.ndarray | torch.Tensor | Figure) -> None:
+    """Writes a Figure, or uint8 `(H, W, 3)` as `grid_image` gives it, to a PNG, whole or not at all."""
+    with written_whole(path) as temporary:
+        if isinstance(image, Figure):
+            image.savefig(temporary, format="png", metadata={"Software": None})
+            return
+        array = np.asarray(image)
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            raise ValueError(f"image is {array.dtype} {array.shape}; expected uint8 (H, W, 3), see grid_image")
+        Image.fromarray(array).save(temporary, format="PNG", optimize=True)
+
+
+def _checked(images: torch.Tensor) -> torch.Tensor:
+    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
+        kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
+        raise ValueError(f"images are {kind}; expected a uint8 tensor, see data.to_uint8")
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, 3, H, W) with N >= 1")
+    return images.detach().cpu()
+
+
+def _columns(n: int, columns: int | None) -> int:
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns={columns}; expected 1 or more")
+    return min(8 if columns is None else columns, n)
+
+
+def _in_notebook() -> bool:
+    if "IPython" not in sys.modules:  # a script need not even have it
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    return shell is not None and hasattr(shell, "kernel")

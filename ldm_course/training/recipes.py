@@ -1,0 +1,105 @@
+"""From names to trained models: the few lines that put data, network, objective and trainer together.
+
+The command line, the comparison and the chapters all train through these functions.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from ..config import AutoencoderConfig, TrainConfig, UNetConfig
+from ..data.latents import Latents
+from ..data.pictures import Crops, Pictures
+from ..denoiser import Denoiser
+from ..diffusion.objectives import BatchRandom, DenoisingObjective, draw
+from ..diffusion.schedules import Schedule
+from ..networks.autoencoder import Autoencoder
+from ..networks.unet import UNet
+from ..spaces import LatentSpace, PixelSpace
+from .reconstruction import AutoencoderObjective
+from .trainer import Trainer, epoch_order
+
+SCALE_COUNT = 1024  # pictures that `latent_scale` is measured on
+
+
+def seeded(seed: int, build, *args):
+    """`build(*args)` with the initial weights that belong to `seed`; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would set the GPUs' as well
+        return build(*args)
+
+
+def autoencoder_trainer(
+    data: Pictures | Crops, network: AutoencoderConfig, config: TrainConfig, *, losses: dict | None = None, **trainer
+) -> Trainer:
+    """A trainer for an autoencoder of `data`; `losses` are `AutoencoderObjective`'s weights.
+
+    The initial weights come from `config.seed`. ValueError: the pictures' side is no multiple of f, or they are too
+    small for the perceptual loss.
+    """
+    if data.size % network.downsample:
+        raise ValueError(
+            f"pictures of {data.size} a side cannot be divided by f={network.downsample}; choose another size"
+        )
+    model = seeded(config.seed, Autoencoder, network)
+    # the critic, where there is one, begins with weights of its own
+    objective = seeded(config.seed, lambda: AutoencoderObjective(data, flip=config.flip, **(losses or {})))
+    return Trainer(model, objective, config, **trainer)
+
+
+def finished_autoencoder(trainer: Trainer) -> Autoencoder:
+    """The averaged autoencoder, with its `latent_scale` measured on pictures that it was trained on."""
+    model = trainer.snapshot()
+    data, seed = trainer.objective.data, trainer.config.seed
+    device = next(model.parameters()).device
+    some = epoch_order(len(data), 0, seed)[:SCALE_COUNT]
+    rng = BatchRandom(seed, 0, len(some), slice(None), device)
+    model.measure_latent_scale(draw(data, some, rng, flip=False), torch.Generator(device).manual_seed(seed))
+    return model
+
+
+def further_trainer(
+    autoencoder: Autoencoder, data: Pictures, config: TrainConfig, *, losses: dict | None = None, **trainer
+) -> Trainer:
+    """A trainer that takes a copy of a trained autoencoder further, on `data` (fine-tuning); losses as above."""
+    objective = seeded(config.seed, lambda: AutoencoderObjective(data, flip=config.flip, **(losses or {})))
+    return Trainer(copy.deepcopy(autoencoder).train(), objective, config, **trainer)
+
+
+def denoiser_trainer(
+    data: Pictures | Latents,
+    network: UNetConfig,
+    config: TrainConfig,
+    schedule: Schedule,
+    prediction: str,
+    **trainer,
+) -> Trainer:
+    """A trainer for a denoiser of pictures or latents; the network gets the data's channels, classes if it has some.
+
+    ValueError: the network cannot halve the data's side often enough, or latents are to be flipped.
+    """
+    if config.flip and isinstance(data, Latents):
+        raise ValueError("a mirrored latent is not the latent of the mirrored picture; leave flip out for latents")
+    factor = 2 ** (len(network.block_out_channels) - 1)
+    if data.size % factor:
+        what = "latents" if isinstance(data, Latents) else "pictures"
+        raise ValueError(f"{what} of {data.size} a side; this U-Net needs multiples of {factor}, so take another size")
+    channels = (data.mean if isinstance(data, Latents) else data.images).shape[1]
+    model = seeded(config.seed, UNet, network.for_channels(channels))
+    objective = DenoisingObjective(
+        data,
+        schedule,
+        prediction,
+        num_classes=network.num_classes,
+        label_dropout=config.label_dropout,
+        flip=config.flip,
+    )
+    return Trainer(model, objective, config, **trainer)
+
+
+def denoiser_of(trainer: Trainer, space: PixelSpace | LatentSpace) -> Denoiser:
+    """What the trainer has so far, ready to sample from."""
+    objective = trainer.objective
+    return Denoiser(trainer.snapshot(), space, objective.schedule, objective.prediction)

@@ -1,0 +1,95 @@
+"""What an autoencoder is trained on: reconstruction, perceptual, KL and adversarial terms (chapter 4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.pictures import Crops, Pictures
+from ..diffusion.objectives import Objective, draw, on_device
+from ..networks.features import SMALLEST, perceptual_distance
+
+
+class PatchCritic(nn.Module):
+    """Judges patches, not pictures: `(B, 3, H, W)` to one number for each 16x16 patch or so (Isola et al. 2017)."""
+
+    def __init__(self, channels: int = 3, width: int = 32):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.GroupNorm(8, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 1, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class AutoencoderObjective(Objective):
+    """LDM's first stage (Rombach et al. 2022, equation 25): what was lost, how it looks, and how far from N(0, 1).
+
+    loss = |x - 𝒟(z)| + perceptual_weight · perceptual distance + kl_weight · KL a pixel value
+    (+ adversarial_weight · hinge loss against a `PatchCritic`, where that weight is not 0).
+    ValueError: pictures that are too small for the perceptual distance.
+    """
+
+    def __init__(
+        self,
+        data: Pictures | Crops,
+        *,
+        perceptual_weight: float = 0.1,
+        kl_weight: float = 1e-4,
+        adversarial_weight: float = 0.0,
+        flip: bool = False,
+    ):
+        if perceptual_weight and data.size < SMALLEST:
+            raise ValueError(
+                f"pictures of {data.size} a side are too small for the perceptual loss, which takes {SMALLEST} "
+                "or more; choose a larger size, or a perceptual weight of 0"
+            )
+        self.data, self.flip = data, flip
+        self.perceptual_weight, self.kl_weight = perceptual_weight, kl_weight
+        self.adversarial_weight = adversarial_weight
+        self.critic = PatchCritic() if adversarial_weight else None
+        self.size = len(data)
+        self._pair: tuple[Tensor, Tensor] | None = None
+
+    def to(self, device: torch.device) -> AutoencoderObjective:
+        self.data = on_device(self.data, device)
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Those of its terms, for a record."""
+        return {name: getattr(self, name) for name in ("perceptual_weight", "kl_weight", "adversarial_weight")}
+
+    def describe(self) -> str:
+        weights = f"perceptual {self.perceptual_weight}, kl {self.kl_weight}, adversarial {self.adversarial_weight}"
+        return f"reconstruct {self.data.name} {self.data.split} {self.size} at {self.data.size}, {weights}"
+
+    def __call__(self, model, indices, rng, critic=None):
+        x = draw(self.data, indices, rng, self.flip)
+        rebuilt, posterior = model(x, rng.normal)
+        rebuilt = rebuilt.float()
+        losses = {"l1": (x - rebuilt).abs().mean(), "kl": posterior.kl().mean() / x[0].numel()}
+        loss = losses["l1"] + self.kl_weight * losses["kl"]
+        if self.perceptual_weight:
+            losses["perceptual"] = perceptual_distance(rebuilt, x).mean()
+            loss = loss + self.perceptual_weight * losses["perceptual"]
+        if critic is not None:
+            self._pair = (x, rebuilt.detach())
+            for p in critic.parameters():  # the autoencoder must not pay for the critic's gradients
+                p.requires_grad_(False)
+            losses["adversarial"] = -critic(rebuilt).mean()
+            for p in critic.parameters():
+                p.requires_grad_(True)
+            loss = loss + self.adversarial_weight * losses["adversarial"]
+        return {"loss": loss, **losses}
+
+    def critic_loss(self, critic):
+        real, fake = self._pair
+        return 0.5 * (F.relu(1 - critic(real)).mean() + F.relu(1 + critic(fake)).mean())

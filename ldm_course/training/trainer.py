@@ -1,0 +1,404 @@
+"""The one training loop, for autoencoders and for denoisers in both spaces (chapters 0 and 2).
+
+It runs on accelerate, so that devices, processes and mixed precision need no code here. Everything random about
+step k (which pictures, which times, which noise) is a function of the seed and k alone. Three things follow: a run
+that was killed and resumed ends with the same weights, bit for bit; two processes with half a batch each see what
+one sees with the whole; and two models trained with one seed see the same pictures in the same order.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib.util
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from ..config import TrainConfig
+from ..device import native_precision
+from ..diffusion.objectives import BatchRandom, Objective
+from ..files import all_finite, writable_folder, written_whole
+
+STATE_FILE = "state.safetensors"
+FLAT = StateDictOptions(flatten_optimizer_state_dict=True)  # one tensor a name, as safetensors keeps them
+
+
+class Diverged(ValueError):
+    """A loss, or a weight, that is NaN or infinite: the run has stopped, and its last finite state is kept."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come: optimizer steps, pictures seen, seconds of training, and the losses along the way.
+
+    An entry of the history has each loss, and `grad_norm`, the gradient's norm before clipping, where it is clipped.
+    """
+
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def thinned(history: list[dict], most: int = 200) -> list[dict]:
+    """At most `most` entries of a run's history, evenly spaced, the last one kept."""
+    stride = max(1, -(-len(history) // most))
+    return history[::-1][::stride][::-1]
+
+
+@functools.lru_cache(maxsize=4)  # asked for at each step, and the same for thousands of them
+def epoch_order(size: int, epoch: int, seed: int) -> Tensor:
+    """The order in which one epoch shows its pictures: a permutation of `size`, the same for everybody who asks."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    return torch.randperm(size, generator=generator)
+
+
+def batch_indices(size: int, step: int, batch_size: int, seed: int) -> Tensor:
+    """Which pictures step `step` sees, `(batch_size,)`: epochs follow one another without a gap or a short batch."""
+    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // size
+    return torch.cat([epoch_order(size, int(e), seed)[positions[epochs == e] % size] for e in epochs.unique()])
+
+
+def learning_rate(config: TrainConfig, step: int, total: int | None) -> float:
+    """Linear warm-up to `config.lr`, then constant, or down to zero at step `total` in a line or half a cosine."""
+    rate = config.lr * min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    if config.decay == "none" or total is None:
+        return rate
+    left = 1 - min(step / total, 1.0)
+    return rate * (left if config.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
+
+
+def averaged(model: nn.Module, decay: float, device: torch.device | str = "cpu") -> AveragedModel:
+    """An exponential moving average of the weights; early on it forgets faster: min(decay, (1 + n) / (10 + n))."""
+
+    @torch.no_grad()
+    def update(average, current, _):
+        n = int(ema.n_averaged)
+        torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    ema = AveragedModel(model, device=device, multi_avg_fn=update)
+    ema.n_averaged = ema.n_averaged.cpu()  # read at each step: on a GPU that would be a wait
+    return ema
+
+
+def planned_steps(config: TrainConfig) -> int | None:
+    """How many steps the configuration allows, as far as it says so in steps or images."""
+    from_images = None if config.images is None else -(-config.images // config.batch_size)
+    known = [n for n in (config.steps, from_images) if n is not None]
+    return min(known) if known else None
+
+
+class Trainer:
+    """A model, its objective, its optimizer and its average, ready to run; `ema` is what one samples from.
+
+    `out` is the folder for the run's state, saved every `save_every` steps and at the end; a run that finds a state
+    there goes on from it. Losses are averaged over `log_every` steps. A loss or a weight that is not finite ends the
+    run with `Diverged`, and leaves the last finite state.
+    ValueError: the state belongs to another run (another configuration, or other weights), or `out` takes no files.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        config: TrainConfig,
+        *,
+        out: str | Path | None = None,
+        save_every: int = 500,
+        log_every: int = 25,
+        tensorboard: bool = False,
+        device: str | None = None,
+    ):
+        self.config, self.objective = config, objective
+        self.out = None if out is None else Path(out)
+        self.save_every, self.log_every = save_every, log_every
+        self.accelerator, self.precision = _accelerator(config, self.out if tensorboard else None, device)
+        processes = self.accelerator.num_processes
+        if config.batch_size % (processes * config.accumulate):
+            raise ValueError(
+                f"batch_size={config.batch_size} does not divide among {processes} processes "
+                f"x {config.accumulate} accumulated parts"
+            )
+        if config.compile and self.accelerator.device.type == "cuda":
+            # compiled norms keep this order, as those of eager GPUs do not; the average, copied next, has it too
+            model.to(memory_format=torch.channels_last)
+        self.ema = averaged(model, config.ema_decay, self.accelerator.device)
+        if config.compile:
+            model.compile()  # in place
+        self.model, self.optimizer = self.accelerator.prepare(model, _adamw(model, config))
+        self.critic = self.critic_optimizer = None
+        if objective.critic is not None:
+            self.critic, self.critic_optimizer = self.accelerator.prepare(
+                objective.critic, _adamw(objective.critic, config)
+            )
+        objective.to(self.accelerator.device)
+        self.progress = Progress()
+        self.grad_norm: Tensor | None = None  # of the last step's gradient, before it was clipped
+        if self.out is not None:
+            if self.accelerator.is_main_process:
+                writable_folder(self.out)
+                # what a run that was killed while it saved left behind
+                for torn in self.out.glob(f".{STATE_FILE}.*.tmp"):
+                    torn.unlink(missing_ok=True)
+            if (self.out / STATE_FILE).exists():
+                self.load_state()
+
+    def run(
+        self,
+        *,
+        until: int | None = None,
+        until_seconds: float | None = None,
+        every: tuple[int, Callable[[Trainer], None]] | None = None,
+        show: bool = False,
+        label: str = "train",
+    ) -> Progress:
+        """Trains to the configuration's end, to step `until`, or until so many seconds of training in all, whichever
+        comes first; returns the progress.
+
+        `every=(n, f)` calls f(self) each n steps; its time is not counted. `show` draws a progress bar.
+        """
+        total = planned_steps(self.config)
+        stop = min((n for n in (until, total) if n is not None), default=None)
+        limit = min((n for n in (until_seconds, self.config.seconds) if n is not None), default=None)
+        main = self.accelerator.is_main_process
+        p, device = self.progress, self.accelerator.device
+        with tqdm(total=stop, initial=p.step, desc=label, unit="step", disable=not (show and main)) as bar:
+            self.model.train()
+            # accelerate keeps this number for the whole process, so that a later trainer may have changed it
+            self.accelerator.gradient_accumulation_steps = self.config.accumulate
+            window: list[dict[str, Tensor]] = []
+            started = time.perf_counter()
+
+            def pause() -> None:
+                """Stops the clock, once the device has done its work, and notes the losses since the last pause."""
+                nonlocal started
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                p.seconds += time.perf_counter() - started
+                if window:
+                    self._log(window)
+                    bar.set_postfix_str(f"loss {p.history[-1]['loss']:.4f}, {p.images / p.seconds:.0f} images/s", False)
+                    window.clear()
+                started = time.perf_counter()
+
+            while not self._ended(stop, limit, time.perf_counter() - started):
+                window.append(self._step(total))
+                p.step += 1
+                p.images += self.config.batch_size
+                bar.update()
+                calls = every is not None and p.step % every[0] == 0
+                saves = self.out is not None and p.step % self.save_every == 0
+                if p.step % self.log_every == 0 or calls or saves:
+                    pause()
+                if calls:
+                    every[1](self)
+                    self.model.train()
+                if saves:
+                    self.save_state()
+                if calls or saves:
+                    started = time.perf_counter()
+            pause()
+        if self.out is not None:
+            self.save_state()
+        return p
+
+    def _log(self, window: list[dict[str, Tensor]]) -> None:
+        """One entry of the history: the mean of each loss over the window, and over the processes."""
+        names = sorted(window[0])
+        means = torch.stack([torch.stack([losses[n].float() for losses in window]).mean() for n in names])
+        values = dict(zip(names, self.accelerator.reduce(means, "mean").tolist()))
+        p = self.progress
+        if not math.isfinite(values["loss"]):
+            raise self._diverged(f"the loss is {values['loss']}")
+        p.history.append({"step": p.step, "images": p.images, "seconds": p.seconds, **values})
+        self.accelerator.log(values, step=p.step)
+
+    def _diverged(self, what: str) -> Diverged:
+        kept = "nothing had been saved"
+        if self.out is not None and (path := self.out / STATE_FILE).is_file():
+            with safe_open(path, "pt") as file:
+                kept = f"the state of step {json.loads(file.metadata()['progress'])['step']} is kept in {path}"
+        return Diverged(f"{what} by step {self.progress.step}, so the run was stopped; {kept}. Try a lower lr")
+
+    def snapshot(self) -> nn.Module:
+        """A copy of the averaged model as it is now, in evaluation mode."""
+        return copy.deepcopy(self.ema.module).eval().to(memory_format=torch.contiguous_format)
+
+    def _ended(self, stop: int | None, limit: float | None, running: float) -> bool:
+        out_of_time = limit is not None and self.progress.seconds + running >= limit
+        if self.accelerator.num_processes > 1 and limit is not None:
+            # clocks differ between processes: one of them decides for all
+            flag = torch.tensor([float(out_of_time)], device=self.accelerator.device)
+            out_of_time = bool(self.accelerator.reduce(flag, "sum")[0] > 0)
+        return out_of_time or (stop is not None and self.progress.step >= stop)
+
+    def _step(self, total: int | None) -> dict[str, Tensor]:
+        config, step = self.config, self.progress.step
+        indices = batch_indices(self.objective.size, step, config.batch_size, config.seed)
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        part = config.batch_size // (processes * config.accumulate)
+        sums: dict[str, Tensor] = {}
+        for optimizer in filter(None, (self.optimizer, self.critic_optimizer)):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step, total)
+        for i in range(config.accumulate):
+            first = (rank * config.accumulate + i) * part
+            rows = slice(first, first + part)
+            rng = BatchRandom(config.seed, step, config.batch_size, rows, self.accelerator.device)
+            with self.accelerator.accumulate(*filter(None, (self.model, self.critic))):
+                losses = self._backward(indices[rows], rng)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() / config.accumulate
+        if self.grad_norm is not None:
+            sums["grad_norm"] = self.grad_norm
+        self.ema.update_parameters(self.accelerator.unwrap_model(self.model))
+        return sums
+
+    def _autocast(self) -> AbstractContextManager:
+        """bf16 is entered here, since accelerate keeps one precision for a whole process; fp16 and its scaler there."""
+        if self.precision == "fp16":
+            return self.accelerator.autocast()
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _backward(self, indices: Tensor, rng: BatchRandom) -> dict[str, Tensor]:
+        unwrap = self.accelerator.unwrap_model
+        with self._autocast():
+            losses = self.objective(self.model, indices, rng, critic=self.critic and unwrap(self.critic))
+        self.grad_norm = self._update(losses["loss"], self.model, self.optimizer)
+        if self.critic is not None:
+            with self._autocast():
+                losses["critic"] = self.objective.critic_loss(self.critic)
+            self._update(losses["critic"], self.critic, self.critic_optimizer)
+        return losses
+
+    def _update(self, loss: Tensor, model: nn.Module, optimizer) -> Tensor | None:
+        """Backward pass and step; returns the gradient's norm before clipping, None where nothing is clipped."""
+        self.accelerator.backward(loss)
+        norm = None
+        if self.accelerator.sync_gradients and self.config.grad_clip:
+            norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _parts(self) -> dict[str, tuple[nn.Module, torch.optim.Optimizer]]:
+        """What is trained, each with its optimizer, as torch made them."""
+        parts = {"model": (self.model, self.optimizer), "critic": (self.critic, self.critic_optimizer)}
+        unwrap = self.accelerator.unwrap_model
+        return {name: (unwrap(m), o.optimizer) for name, (m, o) in parts.items() if m is not None}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name: weights, their average, the optimizer's moments."""
+        tensors = {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
+        for name, part in self._parts().items():
+            weights, moments = get_state_dict(*part, options=FLAT)
+            tensors |= {f"{name}.{k}": v for k, v in weights.items()}
+            tensors |= {f"{name}-optimizer.{k}": v for k, v in moments.items() if isinstance(v, Tensor)}
+        return tensors
+
+    def start_from(self, weights: dict[str, Tensor], progress: Progress) -> None:
+        """Goes on from weights alone, where no state is left: model and average get them, the optimizer begins anew."""
+        self.accelerator.unwrap_model(self.model).load_state_dict(weights)
+        self.ema.module.load_state_dict(weights)
+        self.ema.n_averaged.fill_(progress.step)
+        self.progress = progress
+
+    def save_state(self) -> None:
+        """Writes the run's state, whole or not at all, to `out`/state.safetensors. Diverged: it is not finite."""
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self._tensors().items()}
+        if not all_finite(tensors):
+            raise self._diverged("a weight is NaN or infinite")
+        scaler = self.accelerator.scaler
+        meta = {
+            "progress": json.dumps(asdict(self.progress)),
+            "identity": json.dumps(self._identity()),
+            "scaler": json.dumps(None if scaler is None else scaler.state_dict()),
+        }
+        with written_whole(self.out / STATE_FILE) as path:
+            save_file(tensors, path, metadata=meta)
+
+    def load_state(self) -> None:
+        """Goes back to what `save_state` wrote."""
+        path = self.out / STATE_FILE
+        try:
+            with safe_open(path, "pt") as file:
+                meta = file.metadata() or {}
+                tensors = {k: file.get_tensor(k) for k in file.keys()}
+            progress, identity = json.loads(meta["progress"]), json.loads(meta["identity"])
+            scaler = json.loads(meta.get("scaler", "null"))
+            if not all_finite(tensors):
+                raise ValueError("it holds NaN or infinity")
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read ({error}); delete it to start this run afresh") from error
+        if identity != json.loads(json.dumps(self._identity())):
+            theirs, ours = identity, json.loads(json.dumps(self._identity()))
+            changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+            raise ValueError(
+                f"{path} belongs to another run (it differs in {', '.join(changed)}); take another folder or delete it"
+            )
+        self.progress = Progress(**progress)
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        if scaler is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(scaler)
+        self.ema.load_state_dict(part("ema."))
+        for name, (module, optimizer) in self._parts().items():
+            rates = get_optimizer_state_dict(module, optimizer, options=FLAT)  # which each step sets anew
+            moments = {**rates, **part(f"{name}-optimizer.")}
+            set_state_dict(module, optimizer, model_state_dict=part(f"{name}."), optim_state_dict=moments, options=FLAT)
+
+    def _identity(self) -> dict:
+        """What must agree for a state to be resumed; how long a run lasts may change, unless decay depends on it."""
+        config = asdict(self.config)
+        if self.config.decay == "none":
+            config = {k: v for k, v in config.items() if k not in ("steps", "images", "seconds")}
+        shapes = {k: list(v.shape) for k, v in self.ema.module.state_dict().items()}
+        return {**config, "objective": self.objective.describe(), "weights": shapes}
+
+
+def _accelerator(config: TrainConfig, log_dir: Path | None, device: str | None) -> tuple[Accelerator, str]:
+    """The engine, and the precision that it runs in: "no", "fp16" or "bf16"."""
+    if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
+        raise ValueError("TensorBoard is not installed; run: pip install tensorboard")
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    precision = config.precision
+    if precision == "auto":
+        precision = native_precision(torch.device("cpu" if cpu else "cuda"))
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision="fp16" if precision == "fp16" else "no",
+        gradient_accumulation_steps=config.accumulate,
+        log_with="tensorboard" if log_dir else None,
+        project_dir=log_dir,
+    )
+    if log_dir:
+        accelerator.init_trackers("tensorboard")
+    return accelerator, precision
+
+
+def _adamw(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)

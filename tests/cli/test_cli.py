@@ -1,0 +1,378 @@
+"""The command line: every command on tiny settings, every mistake one line on standard error and exit code 2."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ldm_course import checkpoints
+from ldm_course.checkpoints import load_denoiser, load_model, save_denoiser, save_model
+from ldm_course.cli import data as data_command
+from ldm_course.cli import main
+from ldm_course.cli import train as train_command
+from ldm_course.config import UNetConfig
+from ldm_course.data.loaders import load_data
+from ldm_course.denoiser import Denoiser
+from ldm_course.diffusion.schedules import make_schedule
+from ldm_course.lab import runs
+from ldm_course.lab.profiles import PROFILES
+from ldm_course.lab.records import list_records, load_record
+from ldm_course.networks.autoencoder import Autoencoder
+from ldm_course.networks.unet import UNet
+from ldm_course.spaces import PixelSpace
+
+COMMANDS = ("compare", "train", "sample", "evaluate", "cost", "data", "doctor")
+TINY = ["--data", "scenes", "--size", "8", "--limit", "24", "--batch-size", "8"]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """Everything relative lands in an empty folder; the smoke profile; the course's own files in a folder apart."""
+    monkeypatch.setenv("LDM_PROFILE", "smoke")
+    monkeypatch.setattr(runs, "GRID", 4)
+    monkeypatch.setattr(runs, "EVALUATED", 6)
+    home = tmp_path / "home"
+    (home / "records").mkdir(parents=True)
+    monkeypatch.setenv("LDM_HOME", str(home))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
+
+
+def denoiser(path, size=8, num_classes=None, **meta):
+    torch.manual_seed(1)
+    network = UNetConfig(
+        block_out_channels=(16,), attention=(False,), attention_head_dim=8, norm_num_groups=8, num_classes=num_classes
+    )
+    schedule = make_schedule("cosine")
+    return save_denoiser(path, Denoiser(UNet(network), PixelSpace(size), schedule, "v"), **meta)
+
+
+@pytest.fixture
+def model(place):
+    return str(denoiser(place / "m.safetensors", num_classes=3, classes=("circle", "square", "star"), data="scenes"))
+
+
+def refused(capsys, *words):
+    """The line that refuses this command; nothing else is said, and no file is written."""
+    before = sorted(Path().rglob("*"))
+    capsys.readouterr()
+    assert main.main(list(map(str, words))) == 2
+    out, err = capsys.readouterr()
+    lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip() and "it/s" not in line]
+    assert len(lines) == 1 and lines[0].startswith("error: "), err
+    assert "wrote" not in out and "Traceback" not in err
+    assert sorted(Path().rglob("*")) == before
+    return lines[0].removeprefix("error: ")
+
+
+# ---------------------------------------------------------------------------------------------- as typed
+
+
+def test_help_lists_the_commands_and_a_mistake_in_a_process_is_one_line():
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "ldm_course.cli"]
+    told = subprocess.run([*words, "--help"], capture_output=True, text=True, env=env)
+    assert told.returncode == 0 and all(f"\n    {c} " in told.stdout for c in COMMANDS)
+    wrong = subprocess.run([*words, "data", "--data", "nothing"], capture_output=True, text=True, env=env)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("error: there is no data called 'nothing'") and wrong.stderr.count("\n") == 1
+
+
+def test_the_command_is_installed_under_its_name():
+    from importlib.metadata import entry_points
+
+    (entry,) = entry_points(group="console_scripts", name="ldm-course")
+    assert entry.load() is main.main
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        main.main([command, "--help"])
+    assert left.value.code == 0 and f"ldm-course {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["paint"], ["train"], ["train", "vae"], ["sample"], ["sample", "--method", "euler"], ["cost", "--size", "x"]],
+)
+def test_what_argparse_refuses_has_code_2(words, capsys):
+    with pytest.raises(SystemExit) as left:
+        main.main(words)
+    assert left.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+def test_interrupted_is_130(monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data_command, "load_data", interrupted)
+    monkeypatch.setattr(train_command, "load_data", interrupted)
+    assert main.main(["data"]) == 130
+    assert capsys.readouterr().err == "\nstopped\n"
+    assert main.main([*TRAIN, "--steps", "1"]) == 130  # only a training run is resumed
+    assert "goes on from there" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ train
+
+
+def test_an_autoencoder_then_a_denoiser_in_its_latents_then_pictures_of_it(capsys):
+    """The whole way: train, resume, train on top, sample, evaluate."""
+    weights = ["--perceptual", "0", "--adversarial", "0.1"]
+    assert main.main(["train", "autoencoder", *TINY, *weights, "--steps", "3", "--log-every", "1"]) == 0
+    first = Path("runs/scenes-8-autoencoder")
+    record = load_record("scenes-8-autoencoder", first)
+    assert record["kind"] == "train" and record["results"]["steps"] == 3 and record["profile"] == "smoke"
+    assert set(record["results"]["history"][0]) >= {"loss", "l1", "kl", "adversarial", "critic"}
+    assert record["results"]["adversarial_weight"] == 0.1 and record["results"]["psnr"] > 0
+    assert record["results"]["processes"] == 1
+    autoencoder, meta = load_model(first / "scenes-8-autoencoder.safetensors")
+    assert meta == {"record": "scenes-8-autoencoder", "data": "scenes"} and autoencoder.latent_scale != 1
+
+    assert main.main(["train", "autoencoder", *TINY, *weights, "--steps", "5"]) == 0  # goes on
+    assert load_record("scenes-8-autoencoder", first)["results"]["steps"] == 5
+    assert [p.name for p in sorted((first / "samples").iterdir())] == ["0000003.png", "0000005.png"]
+
+    file = str(first / "scenes-8-autoencoder.safetensors")
+    small = ["train", "latent", *TINY, "--autoencoder", file, "--images", "12", "--sample-every", "1"]
+    assert main.main([*small, "--name", "top", "--unconditional", "--prediction", "eps"]) == 0
+    record = load_record("top", "runs/top")
+    assert record["results"]["steps"] == 2 and record["results"]["images"] == 16
+    assert record["results"]["encode_seconds"] > 0 and record["results"]["quality"]["n_generated"] == 6
+    assert len(list(Path("runs/top/samples").iterdir())) == 2
+    assert len(list(Path("runs/top").glob("latents-*.safetensors"))) == 1
+    d = load_denoiser("runs/top/top.safetensors")
+    assert d.space.shape == (4, 2, 2) and d.prediction == "eps" and d.model.config.num_classes is None
+
+    made = ["--checkpoint", "runs/top/top.safetensors", "--count", "3", "--steps", "2"]
+    capsys.readouterr()
+    assert main.main(["sample", *made, "--out", "new/pictures.png"]) == 0
+    assert "wrote new/pictures.png: 3 pictures in" in capsys.readouterr().out
+    assert main.main(["evaluate", *made, "--limit", "12"]) == 0
+    said = capsys.readouterr().out
+    assert "ddim, 2 steps, against 12 pictures of scenes" in said and "FD-E (floor)" in said and "KD-E (floor)" in said
+
+
+def test_a_pixel_denoiser_is_published_in_half_precision_under_its_name():
+    words = ["train", "pixel", *TINY, "--steps", "2", "--publish", "--accumulate", "2", "--decay", "linear", "--flip"]
+    assert main.main(words) == 0
+    assert checkpoints.pretrained_names() == ["scenes-8-pixel"] == list_records()
+    d = checkpoints.pretrained("scenes-8-pixel")
+    assert d.meta["classes"] == list(load_data("scenes", 8, limit=1).classes)
+    assert d.model.config.num_classes == len(d.meta["classes"])
+    whole = load_denoiser("runs/scenes-8-pixel/scenes-8-pixel.safetensors").model.state_dict()
+    assert all(torch.equal(v, whole[k].half().float()) for k, v in d.model.state_dict().items())
+    assert main.main(["sample", "--pretrained", "scenes-8-pixel", "--count", "2", "--steps", "1", "--label", "1"]) == 0
+    assert Path("samples.png").is_file()
+
+
+def folder_of_pictures(count=44, size=32):
+    folder = Path("My Pictures")
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(count):
+        Image.fromarray(generator.integers(0, 255, (size, size, 3), np.uint8)).save(folder / f"{i:02}.png")
+    return folder
+
+
+def test_a_folder_of_pictures_trains_under_its_own_name():
+    folder = folder_of_pictures(12, 8).resolve()
+    words = ["train", "pixel", "--data", str(folder), "--size", "8", "--batch-size", "4", "--steps", "1"]
+    assert main.main(words) == 0
+    assert Path("runs/my-pictures-8-pixel/my-pictures-8-pixel.safetensors").is_file()
+    assert not [p for p in folder.iterdir() if p.suffix != ".png"]
+
+
+def test_compare_on_a_folder_of_pictures(capsys):
+    folder = folder_of_pictures()
+    assert main.main(["compare", "--data", str(folder.resolve()), "--budget", "0.2", "--out", "here"]) == 0
+    said = capsys.readouterr().out
+    assert "wrote here/: report.md" in said and "Quality at matched budgets" in said and "latent  DDIM" in said
+    record = load_record("compare-my-pictures-32-smoke", "here")
+    assert record["results"]["data"]["train"] >= 32 and Path("here/report.md").is_file()
+
+
+# ----------------------------------------------------------------------------------------- the small ones
+
+
+def test_sample_takes_classes_by_name_by_number_and_in_turn(model):
+    d = load_denoiser(model)
+    assert d.labels("square", 3).tolist() == [1, 1, 1] == d.labels("1", 3).tolist()
+    words = ["sample", "--checkpoint", model, "--count", "2", "--steps", "2", "--label", "star", "--guidance", "2"]
+    assert main.main(words) == 0 and Path("samples.png").is_file()
+
+
+def test_evaluate_draws_classes_as_often_as_the_data_has_them(capsys, monkeypatch):
+    classes = load_data("scenes", 8, limit=1).classes
+    file = denoiser(Path("c.safetensors"), num_classes=len(classes), classes=classes, data="scenes")
+    asked = []
+    real = Denoiser.generate
+    monkeypatch.setattr(Denoiser, "generate", lambda *a, **k: asked.append(k["label"]) or real(*a, **k))
+    assert main.main(["evaluate", "--checkpoint", str(file), "--count", "36", "--limit", "18", "--steps", "1"]) == 0
+    expected = torch.bincount(load_data("scenes", 8, limit=18).labels, minlength=len(classes))
+    assert torch.equal(torch.bincount(asked[0], minlength=len(classes)), 2 * expected)
+
+
+def test_cost_counts_both_spaces(capsys):
+    assert main.main(["cost", "--size", "16"]) == 0
+    pixel, latent = capsys.readouterr().out.splitlines()
+    assert pixel.startswith("pixel  3 x 16 x 16: 0.29 M parameters") and latent.startswith("latent 4 x 4 x 4: ")
+    assert all("GFLOP a step" in s and "ms a step" in s for s in (pixel, latent))
+
+
+def test_data_says_what_it_holds(capsys):
+    assert main.main(["data", "--data", "scenes", "--size", "16", "--limit", "9", "--out", "new/d.png"]) == 0
+    said = capsys.readouterr().out
+    assert "scenes, train: 9 pictures of 16 x 16" in said and "source: " in said and "classes: " in said
+    assert Path("new/d.png").is_file()
+
+
+def test_doctor_checks_each_part_and_fails_for_the_needed_ones(capsys, tmp_path, monkeypatch):
+    images = np.zeros((3, 32, 32, 3), np.uint8)
+    stored = {f"{split}_{k}": v for split in ("train", "test") for k, v in (("images", images), ("labels", [0, 1, 1]))}
+    np.savez(tmp_path / "cifar10.npz", classes=["a", "b"], source="s", **stored)
+    monkeypatch.setenv("LDM_DATA", str(tmp_path))
+    assert main.main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0].split()[:2] for line in lines] == [
+        ["ok", name] for name in ("packages", "machine", "emoji", "features", "checkpoints", "cifar10")
+    ]
+    assert "profile smoke" in lines[1] and "none yet" in lines[4]
+
+    monkeypatch.setenv("LDM_DATA", str(tmp_path / "none"))
+    monkeypatch.setenv("LDM_CACHE", str(tmp_path / "none"))
+    assert main.main(["doctor"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("cifar10: not here yet; downloaded when asked for")
+    monkeypatch.setenv("LDM_DATA", str(tmp_path))
+    (tmp_path / "cifar10.npz").write_bytes(b"torn")
+    assert main.main(["doctor"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("no    cifar10: ")
+    monkeypatch.setenv("LDM_PROFILE", "huge")
+    assert main.main(["doctor"]) == 1
+    assert "FAIL  machine: profile 'huge'" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------- mistakes
+
+
+TRAIN = ["train", "pixel", *TINY]
+MISTAKES = {
+    "no end": (TRAIN, "say when to stop"),
+    "latent alone": (["train", "latent", *TINY, "--steps", 1], "--autoencoder FILE goes with"),
+    "autoencoder for pixels": ([*TRAIN, "--steps", 1, "--autoencoder", "a"], "--autoencoder FILE goes with"),
+    "autoencoder missing": (
+        ["train", "latent", *TINY, "--steps", 1, "--autoencoder", "a.safetensors"],
+        "a.safetensors: no such checkpoint",
+    ),
+    "unknown data": ([*TRAIN, "--data", "cats", "--steps", 1], "there is no data called 'cats'"),
+    "size 0": ([*TRAIN, "--size", 0, "--steps", 1], "size=0"),
+    "size 9": ([*TRAIN, "--size", 9, "--steps", 1], "multiples of 2"),
+    "size of an autoencoder": (["train", "autoencoder", *TINY, "--steps", 1, "--size", 34], "f=4"),
+    "small for the perceptual loss": (["train", "autoencoder", *TINY, "--steps", 1], "perceptual"),
+    "no steps": ([*TRAIN, "--steps", 0], "steps=0"),
+    "no batch": ([*TRAIN, "--steps", 1, "--batch-size", 0], "--batch-size 0"),
+    "no rate": ([*TRAIN, "--steps", 1, "--lr", -1], "--lr -1"),
+    "no grids": ([*TRAIN, "--steps", 1, "--sample-every", 0], "--sample-every 0"),
+    "no parts": ([*TRAIN, "--steps", 1, "--accumulate", 0], "accumulate=0"),
+    "uneven parts": ([*TRAIN, "--steps", 1, "--accumulate", 3], "accumulate=3"),
+    "endless decay": ([*TRAIN, "--minutes", 1, "--decay", "cosine"], "give steps or images"),
+    "a name that is none": ([*TRAIN, "--steps", 1, "--name", "My Run"], "record name 'My Run' is no file name"),
+    "unknown profile": ([*TRAIN, "--steps", 1, "--profile", "tpu"], "profile 'tpu'"),
+    "compare: data": (["compare", "--data", "cats"], "there is no data called 'cats'"),
+    "compare: budget": (["compare", "--data", "scenes", "--limit", 40, "--budget", 0], "budget=0"),
+    "compare: few": (["compare", "--data", "scenes", "--limit", 4], "scenes has 4 training"),
+    "compare: size": (["compare", "--data", "scenes", "--size", 36], "multiple of 8"),
+    "unknown name": (["sample", "--pretrained", "best"], "no pretrained checkpoint 'best'"),
+    "missing file": (["sample", "--checkpoint", "none.safetensors"], "none.safetensors: no such checkpoint"),
+    "cost: size": (["cost", "--size", 0], "--size 0; expected more than 0"),
+    "cost: odd size": (["cost", "--size", 30], "30"),
+    "cost: batch": (["cost", "--batch-size", -1], "--batch-size -1"),
+    "data: none": (["data", "--count", 0], "--count 0"),
+    "data: limit": (["data", "--data", "scenes", "--limit", 0], "limit=0"),
+    "data: folder": (["data", "--data", "."], "holds no pictures"),
+    "data: out": (["data", "--data", "scenes", "--out", ".."], "--out .. is a folder"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(mistake, capsys):
+    words, says = MISTAKES[mistake]
+    assert says in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["sample", "--count", 0], "--count 0; expected more than 0"),
+        (["sample", "--count", -2], "--count -2"),
+        (["sample", "--label", "moon"], "no class 'moon'; expected 0 to 2, or one of circle, square, star"),
+        (["sample", "--label", "3"], "no class '3'"),
+        (["sample", "--label", "-1"], "no class '-1'"),
+        (["sample", "--steps", 1001], "steps=1001"),
+        (["sample", "--steps", 0], "steps=0"),
+        (["sample", "--eta", 2, "--method", "ddim"], "eta=2"),
+        (["sample", "--eta", 0.5], "only 'ddim' has an eta"),
+        (["evaluate", "--count", 0], "--count 0"),
+        (["evaluate", "--steps", 1001], "trained with 3 classes"),
+        (["evaluate", "--data", "cats"], "there is no data called 'cats'"),
+        (["evaluate", "--data", "scenes", "--size", 16], "--size 16; this model makes pictures of 8 a side"),
+    ],
+)
+def test_a_mistake_with_a_model_is_one_line(words, says, model, capsys):
+    assert says in refused(capsys, words[0], "--checkpoint", model, *words[1:])
+
+
+def test_a_model_without_classes_takes_no_label_and_one_without_data_asks_for_it(capsys):
+    file = denoiser(Path("plain.safetensors"))
+    assert "leave the label out" in refused(capsys, "sample", "--checkpoint", file, "--label", "1")
+    assert "give --data" in refused(capsys, "evaluate", "--checkpoint", file)
+
+
+def test_files_that_are_no_denoisers_are_one_line(capsys):
+    Path("text.safetensors").write_text("hello")
+    assert "text.safetensors: broken" in refused(capsys, "sample", "--checkpoint", "text.safetensors")
+    torch.manual_seed(0)
+    save_model("a.safetensors", Autoencoder(PROFILES["smoke"].autoencoder))
+    assert "this is an autoencoder" in refused(capsys, "evaluate", "--checkpoint", "a.safetensors")
+    file = denoiser(Path("u.safetensors"))
+    words = ["train", "latent", *TINY, "--steps", "1", "--autoencoder"]
+    assert "expected an autoencoder's checkpoint" in refused(capsys, *words, file)
+
+
+def test_a_folder_of_another_run_is_one_line(capsys):
+    assert main.main([*TRAIN, "--steps", "1", "--out", "r"]) == 0
+    assert "belongs to another run (it differs in seed)" in refused(
+        capsys, *TRAIN, "--steps", "2", "--out", "r", "--seed", "1"
+    )
+
+
+def test_a_place_that_cannot_be_written_is_one_line(model, capsys):
+    Path("file").write_text("")
+    assert "file" in refused(capsys, "sample", "--checkpoint", model, "--steps", 1, "--count", 1, "--out", "file/x.png")
+
+
+def test_a_training_that_diverges_ends_with_one_line_and_no_weights(capsys):
+    words = ["train", "pixel", *TINY, "--steps", "60", "--lr", "1e30", "--save-every", "20", "--name", "x"]
+    assert main.main(words) == 2
+    err = capsys.readouterr().err
+    assert "is NaN or infinite" in err or "the loss is" in err
+    assert "so the run was stopped" in err and "Traceback" not in err
+    assert not Path("runs/x/x.safetensors").exists()
+
+
+def test_a_name_is_not_taken_from_a_model_of_another_kind(capsys):
+    words = ["--steps", "1", "--name", "x", "--out", "runs/x", "--perceptual", "0"]
+    assert main.main(["train", "autoencoder", *TINY, *words]) == 0
+    before = Path("runs/x/x.safetensors").read_bytes()
+    Path("runs/x/state.safetensors").unlink()
+    assert main.main(["train", "pixel", *TINY, *words]) == 2
+    assert "x.safetensors holds an autoencoder of another configuration" in capsys.readouterr().err
+    assert Path("runs/x/x.safetensors").read_bytes() == before

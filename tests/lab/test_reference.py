@@ -1,0 +1,545 @@
+"""The reference stages at the smallest size: what they record, that they go on after a stop, and what is kept."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMOKE
+from PIL import Image
+
+from ldm_course import checkpoints
+from ldm_course.cli import main
+from ldm_course.data import scenes
+from ldm_course.data.loaders import load_data
+from ldm_course.denoiser import Denoiser
+from ldm_course.diffusion.schedules import make_schedule
+from ldm_course.lab import figures, profiles, reference
+from ldm_course.lab.claims import ledger, verdicts
+from ldm_course.lab.profiles import PROFILES
+from ldm_course.lab.records import load_record, make_record, save_record
+from ldm_course.lab.reference import STAGES, Stage, find, known_record, run_stages, status
+from ldm_course.lab.stages import denoisers, fine_structures, perception, quality, sampling
+from ldm_course.lab.stages.base import Run, autoencoder_of
+from ldm_course.measure import bits, distances, probes, structures
+from ldm_course.measure.complexity import unet_flops
+from ldm_course.networks.autoencoder import Autoencoder
+from ldm_course.networks.unet import UNet
+from ldm_course.spaces import PixelSpace
+from ldm_course.training.recipes import seeded
+
+PIXEL, LATENT, FIRST = "denoiser-cifar10-32-pixel", "denoiser-cifar10-32-latent", "autoencoder-cifar10-32-f4"
+
+
+@pytest.fixture(autouse=True)
+def house(tmp_path_factory, monkeypatch):
+    """The course's folders, empty, and a CIFAR-10 of scenes."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("records", "checkpoints"):
+        (home / name).mkdir()
+    arrays = {"classes": np.array(["a", "b"]), "source": np.array("scenes that stand in for CIFAR-10")}
+    for split, first, count in (("train", 0, 96), ("test", 1000, 96)):
+        images = scenes.render(0, range(first, first + count), 32)
+        arrays |= {f"{split}_images": images.permute(0, 2, 3, 1).numpy(), f"{split}_labels": np.arange(count) % 2}
+    np.savez(home / "cifar10.npz", **arrays)
+    monkeypatch.setenv("LDM_DATA", str(home))
+    monkeypatch.setenv("LDM_HOME", str(home))
+    return home
+
+
+def results(out, stage):
+    return load_record(f"{stage}-smoke", out / "records")["results"]
+
+
+def ran(out, *names, **options):
+    assert run_stages(list(names), SMOKE, out, say=lambda line: None, **options) == []
+    return [results(out, name) for name in names]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return tmp_path_factory.mktemp("reference")
+
+
+def test_the_denoisers_share_flops_and_are_judged_on_their_way(trained):
+    run_stages([LATENT], SMOKE, trained, minutes=0.01, say=print)  # what it needs was run before it
+    (trained / "records" / f"{LATENT}-smoke.json").unlink()
+    first, (pixel, latent) = results(trained, FIRST), ran(trained, PIXEL, LATENT, minutes=5)  # and now to their ends
+    assert pixel["shape"] == [3, 32, 32] and latent["shape"] == [4, 8, 8]
+    assert pixel["training"]["images"] == SMOKE.scale.images == 64
+    for found in (pixel, latent):
+        spent, points = found["training"], found["points"]
+        network = SMOKE.unet.for_channels(found["shape"][0])
+        assert found["training_flops_image"] == unet_flops(network, found["shape"][1], backward=True).total
+        assert spent["flops"] == found["training_flops_image"] * spent["images"]
+        assert points[-1]["images"] == spent["images"] and points[-1]["flops"] == spent["flops"]
+        assert [p["images"] for p in points] == sorted({p["images"] for p in points})
+        assert all(p["quality"]["n_generated"] == SMOKE.eval_count for p in points)
+    assert latent["training"]["flops"] == pytest.approx(pixel["training"]["flops"], rel=0.2)  # a batch more or less
+    assert pixel["first_stage"] is None
+    assert latent["first_stage"]["training_seconds"] == first["variants"]["perceptual"]["training_seconds"]
+    d = checkpoints.load_denoiser(trained / "checkpoints" / f"{LATENT}-smoke.safetensors")
+    assert d.space.name == "latent" and d.space.shape == (4, 8, 8)
+    assert (trained / "records" / f"{PIXEL}-smoke.png").stat().st_size > 1000
+
+
+def test_the_page_draws_what_was_recorded(trained):
+    pixel, latent = (load_record(f"{name}-smoke", trained / "records") for name in (PIXEL, LATENT))
+    panels = figures.progress({"pixel": pixel, "latent": latent}).axes
+    for key, axes in zip(("images", "flops", "seconds"), panels):
+        drawn = {line.get_label(): line for line in axes.lines}
+        for label, record in (("pixel", pixel), ("latent", latent)):
+            points = record["results"]["points"]
+            assert list(drawn[label].get_xdata()) == [p[key] for p in points]
+            assert list(drawn[label].get_ydata()) == [p["quality"]["fd_e"] for p in points]
+        dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
+        assert len(dotted) == (0 if key == "images" else 1)
+        if dotted:
+            first = latent["results"]["first_stage"]
+            paid = {"flops": first["training_flops"], "seconds": first["training_seconds"] + first["encode_seconds"]}[
+                key
+            ]
+            assert dotted[0].get_xdata()[0] == pytest.approx(latent["results"]["points"][0][key] + paid)
+    assert [len(line.get_xdata()) for line in figures.losses({"pixel": pixel}).axes[0].lines] == [
+        len(pixel["results"]["history"])
+    ]
+    row = figures.end_row("latent", latent)
+    assert row[1] == f"{latent['results']['training']['images']:,}" and len(row) == 7
+
+
+def test_ratios_are_pixel_over_latent_and_blank_where_nothing_was_measured():
+    def cost_row(side, f, step, decode=None):
+        row = {"side": side, "f": f, "step": {"seconds_image": step}, "kept_for_backward": 160 / f**2}
+        return row | {"training": {"largest_batch": 2 * f}} | ({"decode": {"seconds_image": decode}} if decode else {})
+
+    rows = [cost_row(32, 1, 0.8), cost_row(32, 4, 0.1, decode=5.0), cost_row(256, 1, 9.0)]
+    found = figures.ratios(None, None, {"results": {"rows": rows}}, None)
+    shown = {row[0]: row[1:] for row in figures.ratio_table(found)}
+    assert shown["a sampling step, 32 a side"] == ["12x", "–", "8x"]
+    assert shown["50 steps and decoding, 32 a side"] == ["0.29x", "–", "4x"]  # 40 s over 5 + 5
+    assert shown["50 steps and decoding, 256 a side"] == ["–", "3.7x", "–"]
+    assert shown["kept for the backward pass, an image"][2] == "16x"
+    assert shown["largest batch that fits, 32 a side (latent / pixel)"] == ["–", "5.7x", "4x"]
+    assert shown["training, seconds an image"] == ["1.3x", "2.7x", "–"]
+    (axes,) = figures.ratio_figure(found).axes
+    marks = {line.get_label(): list(line.get_xdata()) for line in axes.get_lines()}
+    assert marks["recorded"] == pytest.approx([8, 4, 16, 4]) and marks["claimed"][1] == 12
+
+
+def test_each_autoencoder_has_one_loss_more_than_the_one_before(trained):
+    (found,) = ran(trained, FIRST)
+    weights = [[v[f"{name}_weight"] > 0 for name in ("perceptual", "adversarial")] for v in found["variants"].values()]
+    assert weights == [[False, False], [True, False], [True, True]]
+    assert all(v["psnr"] > 5 and v["reconstruction"]["fd_e"] > 0 for v in found["variants"].values())
+    assert found["rows_of_the_picture"] == ["held-out pictures", "l1", "perceptual", "adversarial"]
+
+
+def test_every_sampler_gets_every_number_of_steps(trained, monkeypatch):
+    ran(trained, "denoiser-cifar10-32-latent")  # judged in earnest, before the judge is replaced
+    monkeypatch.setattr(sampling, "STEPS", (2, 3))
+    monkeypatch.setattr(distances, "evaluate", lambda made, reference: {"fd_e": float(len(made))})
+    (found,) = ran(trained, "sampling-cifar10-32-latent")
+    assert [(r["method"], r["steps"]) for r in found["rows"]] == [
+        (method, steps) for steps in (2, 3) for method in ("ddpm", "ddim", "dpmpp")
+    ]
+    assert {r["quality"]["fd_e"] for r in found["rows"]} == {SMOKE.eval_count}
+    assert {r["quality_few"]["fd_e"] for r in found["rows"]} == {SMOKE.ddpm_count}  # one count for all rows
+    assert found["trained"] == f"{LATENT}-smoke"
+
+
+def row(seconds, kd, std=0.0, n=64):
+    return {"seconds_picture": seconds, "quality": {"kd_e": kd, "kd_e_std": std, "n_generated": n}}
+
+
+def test_the_pareto_front_is_what_no_other_row_dominates():
+    slow, bad, mid, tie, good = row(4, 0.9), row(1, 0.9), row(2, 0.5), row(2, 0.5), row(3, 0.4)
+    assert figures.pareto([slow, good, mid, tie, bad]) == [bad, mid, tie, good]  # by seconds; ties stay
+    assert figures.pareto([row(2, 0.6), mid]) == [mid] == figures.pareto([row(3, 0.5), mid])
+    assert figures.pareto([]) == []
+    with pytest.raises(ValueError, match="16, 64 pictures"):
+        figures.pareto([mid, row(1, 1.0, n=16)])
+
+
+def test_beyond_the_scatter_the_front_only_grows():
+    rows = [row(1, 0.9, 0.1), row(2, 0.5, 0.1), row(3, 0.7, 0.1), row(3, 0.9, 0.1), row(4, 0.45, 0.1)]
+    front = figures.pareto(rows, beyond_scatter=True)  # 2 * hypot(0.1, 0.1) is 0.28
+    assert front == [rows[0], rows[1], rows[2], rows[4]]  # 0.7 is not resolvably behind 0.5, and 0.9 is
+    random = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [row(round(s, 1), round(kd, 1), std / 10) for s, kd, std in random]
+    plain, wide = figures.pareto(rows), figures.pareto(rows, beyond_scatter=True)
+    assert 0 < len(plain) < len(wide) < len(rows) and all(r in wide for r in plain)
+
+
+def test_few_pictures_are_told_from_others(trained):
+    (found,) = ran(trained, "few-cifar10-32-latent", minutes=0.02)
+    last = found["points"][-1]
+    assert found["data"]["train"] == 96 and last["loss_train"] != last["loss_test"]
+    assert last["nearest_train"] > 0 and last["nearest_test"] > 0
+    assert found["first_stage"]["record"] == "autoencoder-cifar10-few-32-f4-smoke"
+
+
+def test_every_seed_sees_the_same_number_of_images_and_is_judged_twice(trained):
+    (found,) = ran(trained, "seeds-cifar10-32", minutes=5)
+    runs, images = found["runs"], SMOKE.scale.seed_images
+    plan = [(seed, 1) for seed in range(SMOKE.scale.seeds)] + [(0, times) for times in quality.RATES]
+    assert [(r["space"], r["seed"], r["times"]) for r in runs] == [
+        (space, *which) for which in plan for space in ("pixel", "latent")
+    ]
+    assert found["images"] == images and all(r["points"][0]["images"] == images for r in runs)
+    for space in ("pixel", "latent"):
+        mine = [r for r in runs if r["space"] == space]
+        assert len({tuple(p["images"] for p in r["points"]) for r in mine if r["times"] == 1}) == 1
+        assert all(r["lr"] == r["times"] * SMOKE.lr and len(r["points"]) == 1 for r in mine if r["times"] > 1)
+        assert len({r["points"][0]["loss_test"] for r in mine}) == len(mine)  # each is another network
+    for r in runs:
+        point, steps = r["points"][0], r["points"][-1]["step"]
+        assert point["quality"]["n_generated"] == point["again"]["n_generated"] == SMOKE.eval_count
+        assert point["quality"]["kd_e"] != point["again"]["kd_e"]
+        assert len(r["curves"]["loss"]) == len(r["curves"]["grad_norm"]) == min(steps, quality.BLOCKS)
+        assert 0 <= r["clipped"] <= 1 and min(r["curves"]["grad_norm"]) > 0
+    assert not list((trained / "states" / "seeds-cifar10-32-smoke").glob("*/state.safetensors"))
+    rows = figures.seed_rows(load_record("seeds-cifar10-32-smoke", trained / "records"))
+    assert [row[0] for row in rows] == ["KD-E, same images", "KD-E, same seconds", "held-out loss"] and rows[0][
+        1
+    ] != "–"
+
+
+def test_seeds_that_were_stopped_go_on(trained, tmp_path, monkeypatch):
+    """The networks that were done are read back, and the others end with what they would have had."""
+    whole = results(trained, "seeds-cifar10-32")["runs"]
+    judged, judge, stopping = [], distances.evaluate, True
+
+    def stops(made, reference):
+        judged.append(len(made))
+        if stopping and len(judged) == 8:
+            raise KeyboardInterrupt
+        return judge(made, reference)
+
+    monkeypatch.setattr(distances, "evaluate", stops)
+    monkeypatch.setattr(quality, "_faster", lambda run, shapes: 2)
+    for kind in ("records", "checkpoints"):
+        (tmp_path / kind).mkdir()
+        for path in (trained / kind).glob(f"{FIRST}-smoke.*"):
+            (tmp_path / kind / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(["seeds-cifar10-32"], SMOKE, tmp_path, minutes=5, say=print)
+    stopping, before = False, len(judged)
+    (found,) = ran(tmp_path, "seeds-cifar10-32", minutes=5)
+    points = [p for r in found["runs"] for p in r["points"]]
+    assert len(judged) - before == 2 * (len(points) - 3)  # the fourth was begun twice
+    for now, then in zip(found["runs"], whole):
+        same = now["points"][0], then["points"][0]
+        assert same[0]["loss_test"] == same[1]["loss_test"] and same[0]["quality"] == same[1]["quality"]
+
+
+def test_the_filters_of_the_noise_stage_are_judged_on_the_same_pictures(trained):
+    (found,) = ran(trained, "noise-cifar10-32")
+    assert found["rows"][0]["std"] == 0 and found["autoencoder"] == f"{FIRST}-smoke"
+    assert all(row["wiener"] > row["noisy"] for row in found["rows"][1:])  # it knows the spectrum
+
+
+def test_a_model_that_copies_is_nearer_to_what_it_was_trained_on(tmp_path, monkeypatch):
+    """The stage's own measure, of a model that gives its training pictures back, and of one that gives new ones."""
+    drawn = {"copies": scenes.render(0, range(8), 32), "new": scenes.render(0, range(500, 508), 32)}
+    ratios = {}
+    for name, pictures in drawn.items():
+        monkeypatch.setattr(denoisers.Training, "drawn", lambda *args, pictures=pictures, **kwargs: pictures)
+        (found,) = ran(tmp_path / name, "few-cifar10-32-pixel", minutes=0.005)
+        last = found["points"][-1]
+        ratios[name] = last["nearest_train"] / last["nearest_test"]
+    assert ratios["copies"] < 0.01 and ratios["new"] > 0.5
+
+
+def test_the_comparison_is_a_stage(trained):
+    (found,) = ran(trained, "compare-cifar10-32")
+    record = load_record("compare-cifar10-32-smoke", trained / "records")
+    assert record["kind"] == "compare" and record["data_source"] == "scenes that stand in for CIFAR-10"
+    assert [row["match"] for row in found["matched"]] == ["images", "flops", "denoiser_seconds", "all_seconds"]
+    assert (trained / "records" / "compare-cifar10-32-smoke.png").is_file()
+
+
+@pytest.fixture
+def stored_networks(house):
+    """Untrained stand-ins for the course's own weights."""
+    first = seeded(0, Autoencoder, SMOKE.autoencoder)
+    for name in ("emoji", "scenes"):
+        checkpoints.save_model(house / "checkpoints" / f"{name}-32-autoencoder.safetensors", first)
+    network, levels = seeded(0, UNet, SMOKE.unet), make_schedule("cosine")
+    path = house / "checkpoints" / "emoji-32-pixel.safetensors"
+    checkpoints.save_denoiser(path, Denoiser(network, PixelSpace(32), levels, "v"))
+
+
+def test_what_chapter_4_measures_is_recorded_so_that_the_ledger_can_judge_it(tmp_path, stored_networks, monkeypatch):
+    monkeypatch.setattr(probes, "PROBE_LEVELS", (200, 600))
+    monkeypatch.setattr(profiles.Sizes, "of", lambda p: profiles.Sizes(8, 16, 64, 10, 2))
+    drawings, things = ran(tmp_path, "perception-emoji-32", "perception-scenes-32")
+    assert drawings["pictures"] == 32 and len(drawings["rmse"]) == len(drawings["levels"]) == len(bits.LEVELS)
+    assert things["probes"]["seeds"] == perception.SEEDS and things["probes"]["scenes"] == 40
+    assert things["changes"]["texture 1"]["strength"] == pytest.approx(2, rel=0.2)
+    for name in ("perception-emoji-32", "perception-scenes-32"):
+        record = load_record(f"{name}-smoke", tmp_path / "records")
+        rows = record["results"]["rows_of_the_picture"]
+        shown = np.asarray(Image.open(tmp_path / "records" / f"{name}-smoke.png"))
+        assert shown.shape[0] == len(rows) * 66 - 2 and record["seconds"] > 0
+    live = {"perception-emoji-32": drawings, "perception-scenes-32": things}
+    for id in ("C3.6", "C4.1", "C4.3", "C4.4"):
+        assert ledger.CLAIMS[id].judge(live).verdict in (verdicts.CONFIRMED, verdicts.REFINED, verdicts.REFUTED)
+
+
+def test_autoencoders_are_drawn_by_f(trained):
+    ran(trained, FIRST)
+    record = load_record(f"{FIRST}-smoke", trained / "records")
+    left, middle, right = figures.by_f({4: record, 8: record}, {4: 27.0}).axes
+    variants = record["results"]["variants"]
+    drawn = {line.get_label(): line for line in left.lines}
+    assert set(drawn) == {*variants, "published"}
+    assert all(list(drawn[loss].get_ydata()) == [v["psnr"]] * 2 for loss, v in variants.items())
+    bars = [c for c in middle.containers]
+    assert [list(b[0].get_ydata()) for b in bars] == [[v["reconstruction"]["kd_e"]] * 2 for v in variants.values()]
+    assert list(right.lines[0].get_ydata()) == [127.5 * h["l1"] for h in variants["l1"]["history"]]
+
+
+def test_the_rows_of_a_stored_picture_are_the_pictures(trained, house):
+    ran(trained, FIRST)
+    record = load_record(f"{FIRST}-smoke", trained / "records")
+    with pytest.raises(ValueError, match="is missing; run: ldm-course reference --stage autoencoder"):
+        figures.stored_rows(record)
+    shutil.copy(trained / "records" / f"{FIRST}-smoke.png", house / "records")
+    rows = figures.stored_rows(record)
+    assert list(rows) == ["held-out pictures", "l1", "perceptual", "adversarial"]
+    assert torch.equal(rows["held-out pictures"], load_data("cifar10", 32, "test", limit=256).images[:8])
+    assert all(r.shape == (8, 3, 32, 32) and not torch.equal(r, rows["l1"]) for n, r in rows.items() if n != "l1")
+    record["results"]["rows_of_the_picture"].append("one more")
+    with pytest.raises(ValueError, match="expected 5 rows of 8"):
+        figures.stored_rows(record)
+
+
+def test_cost_counts_and_leaves_out_what_would_take_too_long(tmp_path, monkeypatch):
+    small = profiles.Scale(images=1, sides=(32, 512), call_seconds=0.5, memory=2**26)
+    run = dataclasses.replace(SMOKE, scale=small)
+    monkeypatch.setitem(globals(), "SMOKE", run)
+    (found,) = ran(tmp_path, "cost")
+    rows = {(r["side"], r["f"]): r for r in found["rows"]}
+    assert set(rows) == {(side, f) for side in (32, 512) for f in (1, 2, 4, 8)}
+    for (side, f), row in rows.items():
+        network = SMOKE.unet.for_channels(4 if f > 1 else 3)
+        assert row["flops_step"] == unet_flops(network, side // f).total
+        assert row["shape"] == [3 if f == 1 else 4, side // f, side // f]
+        assert ("decode" in row) == (f > 1)
+    near = rows[32, 1]["training"]
+    assert near["flop_per_s"] == pytest.approx(rows[32, 1]["flops_training"] / near["seconds_image"])
+    assert near["largest_batch"] * rows[32, 1]["kept_for_backward"] <= small.memory
+    assert "left out" in rows[512, 1]["training"]["why"] and rows[512, 1]["kept_for_backward"] is None
+    assert rows[32, 1]["kept_for_backward"] > 8 * rows[32, 4]["kept_for_backward"]
+
+
+def test_the_ladder_of_speed(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)  # which takes a minute
+    (found,) = ran(tmp_path, "training-speed")
+    names = [r["rung"] for r in found["rungs"]]
+    assert names[0] == "float32" and names == ["float32", "half precision", "channels_last", "compiled"][: len(names)]
+    flops = SMOKE.batch_size * unet_flops(SMOKE.unet, 32, backward=True).total
+    assert all(r["flop_per_s"] == pytest.approx(flops / r["seconds"]["median"]) for r in found["rungs"])
+
+
+def test_fine_structures_are_judged_five_ways_for_each_autoencoder(tmp_path, monkeypatch):
+    run = Run("fine-structures-64", SMOKE, tmp_path, 0.01, torch.device("cpu"))
+    for f in (2, 4, 8):
+        name = f"autoencoder-emoji-64-f{f}-smoke.safetensors"
+        checkpoints.save_model(tmp_path / "checkpoints" / name, Autoencoder(autoencoder_of(SMOKE, f)))
+    surveyed, whole = [], structures.survey
+
+    def survey(passed, widths, **size):
+        surveyed.append(size)
+        return whole(passed, widths[:1], **size)
+
+    monkeypatch.setattr(structures, "survey", survey)
+    found = fine_structures.fine_structures(run, 64)
+    ways = ["bicubic", "linear code", "as trained", "longer, on emoji", "longer, on structures"]
+    assert [(w["f"], w["way"]) for w in found["ways"]] == [(f, way) for f in (2, 4, 8) for way in ways]
+    assert all(("images" in w) == w["way"].startswith("longer") for w in found["ways"])
+    assert len(found["rows"]) == 15 * len(structures.KINDS) and {r["width"] for r in found["rows"]} == {1}
+    assert surveyed == 15 * [{"count": SMOKE.eval_count // 4, "size": 64}]
+    kept = structures.kept_kinds(found["rows"], 1)
+    assert kept[2, "linear code"] == len(structures.KINDS) and kept[8, "bicubic"] == 0
+    assert found["rows_of_the_picture"][:2] == ["as drawn", "f = 2, bicubic"]
+    head, rows = figures.structure_rows({"results": found})
+    assert head[1:3] == ["1 px", "emoji, PSNR"] and len(rows) == 15
+    assert rows[1][:2] == ["f = 2, linear code", "6/6"]
+
+
+def test_a_stage_without_its_autoencoders_says_which(tmp_path, house):
+    run = Run("fine-structures-64", SMOKE, tmp_path, 1.0, torch.device("cpu"))
+    with pytest.raises(ValueError, match="fine-structures-64 needs the weights of autoencoder-emoji-64-f2; run:"):
+        fine_structures.fine_structures(run, 64)
+
+
+def test_a_stage_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    judged, stop = [], distances.evaluate
+
+    def stops(made, reference):
+        judged.append(len(made))
+        if len(judged) == 3:
+            raise KeyboardInterrupt
+        return stop(made, reference)
+
+    monkeypatch.setattr(distances, "evaluate", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run_stages([PIXEL], SMOKE, tmp_path, minutes=5, say=print)
+    kept = json.loads((tmp_path / "states" / f"{PIXEL}-smoke" / "points.json").read_text())
+    assert len(kept) == 2
+    (found,) = ran(tmp_path, PIXEL, minutes=5)
+    assert found["points"][:2] == kept and found["training"]["images"] == 64
+    assert len(judged) == 1 + len(found["points"])  # the third was begun twice, the others once
+
+
+def test_one_failure_does_not_lose_the_others(tmp_path, monkeypatch):
+    def fails(run):
+        raise OSError("the disk\nis full")
+
+    stages_now = {
+        "a": Stage("a", "fails", fails, {"smoke": 1}),
+        "b": Stage("b", "needs a", lambda run: {"found": run.weights("a")}, {"smoke": 1}, needs=("a",)),
+        "c": Stage("c", "works", lambda run: {"x": {"y": 0.25}}, {"smoke": 1}, shows={"y": "x.y"}),
+    }
+    monkeypatch.setattr(reference, "STAGES", stages_now)
+    said = []
+    assert run_stages(None, SMOKE, tmp_path, say=said.append) == ["a", "b"]
+    assert "a: FAILED, the disk is full" in "\n".join(said)
+    assert "b needs the weights of a; run: ldm-course reference --stage a" in "\n".join(said)
+    assert "OSError" in (tmp_path / "states" / "a-smoke" / "error.txt").read_text()
+    lines = status(SMOKE, tmp_path)
+    assert [line.split()[:2] for line in lines[:3]] == [["a", "missing,"], ["b", "missing,"], ["c", "done"]]
+    assert lines[2].endswith(": y 0.25") and lines[3].startswith("1 of 3 done in profile smoke; left to do: 2 min")
+    said.clear()
+    assert run_stages(["c"], SMOKE, tmp_path, say=said.append) == [] and said == ["c: done before"]
+
+
+def test_published_weights_are_few_and_small(tmp_path, house, monkeypatch):
+    out = tmp_path / "out"
+    for kind in ("records", "checkpoints"):
+        (out / kind).mkdir(parents=True)
+    save_record(make_record("c-smoke", "reference", {}, command="x", seconds=1), out / "records")
+    stage = Stage("c", "works", lambda run: {}, {"smoke": 1})
+    monkeypatch.setattr(reference, "STAGES", {"c": stage})
+    weights, said = out / "checkpoints" / "c-smoke.safetensors", []
+    weights.write_bytes(bytes(100))
+    monkeypatch.setattr(reference, "SMALL", 99)
+    run_stages(["c"], SMOKE, out, publish=True, say=said.append)
+    assert (house / "records" / "c-smoke.json").is_file() and not list((house / "checkpoints").iterdir())
+    assert "stay in" in said[-1]
+    monkeypatch.setattr(reference, "SMALL", 100)
+    (house / "checkpoints" / "other.safetensors").write_bytes(bytes(50))
+    monkeypatch.setattr(reference, "ALL_WEIGHTS", 149)
+    run_stages(["c"], SMOKE, out, publish=True, say=said.append)
+    assert not (house / "checkpoints" / weights.name).exists()
+    monkeypatch.setattr(reference, "ALL_WEIGHTS", 150)
+    run_stages(["c"], SMOKE, out, publish=True, say=said.append)
+    assert (house / "checkpoints" / weights.name).read_bytes() == bytes(100)
+
+
+def test_the_stages_are_named_and_ordered_so_that_what_is_needed_comes_first():
+    seen = set()
+    for name, stage in STAGES.items():
+        assert stage.name == name and set(stage.needs) <= seen
+        assert {"smoke", "gpu", "reference"} <= set(stage.minutes) <= set(PROFILES)
+        assert stage.expected(PROFILES["reference"]) < 660
+        seen.add(name)
+    with pytest.raises(ValueError, match="no stage 'costs'; there are: cost, training-speed"):
+        find("costs")
+
+
+def test_a_cpu_never_takes_the_name_of_a_gpus_record(tmp_path):
+    stage = find("cost")
+    save_record({"name": "cost-cpu", "schema": 1}, tmp_path / "records")
+    assert known_record(stage, PROFILES["reference"], tmp_path) is None
+
+
+def test_the_command_says_what_is_missing(tmp_path, capsys):
+    assert main.main(["reference", "--status", "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    there = [PROFILES[name] for name in ("reference", "hours", "cpu")]
+    assert all(f"profile {p.name}" in text for p in there)
+    assert text.count("missing, about") == sum(stage.is_for(p) for stage in STAGES.values() for p in there)
+    assert 2 < sum(stage.is_for(PROFILES["hours"]) for stage in STAGES.values()) < len(STAGES)
+    assert main.main(["reference", "--stage", "nothing"]) == 2
+    assert "there is no stage 'nothing'" in capsys.readouterr().err
+    assert main.main(["reference", "--minutes", "0"]) == 2
+
+
+def test_the_autoencoders_have_the_levels_that_f_needs():
+    for f in (2, 4, 8):
+        config = autoencoder_of(PROFILES["cpu"], f)
+        assert config.downsample == f and len(config.block_out_channels) == math.log2(f) + 1
+    assert autoencoder_of(PROFILES["cpu"], 4) == PROFILES["cpu"].autoencoder
+
+
+def test_a_latent_run_goes_on_with_an_autoencoder_that_only_the_stored_records_have(trained, house, tmp_path):
+    ran(trained, FIRST, minutes=0.01)
+    for kind in ("records", "checkpoints"):
+        for path in (trained / kind).glob(f"{FIRST}-smoke.*"):
+            shutil.copy(path, house / kind)
+    ran(tmp_path, LATENT, minutes=0.01)  # which copies the autoencoder's weights, and not its record
+    (tmp_path / "records" / f"{LATENT}-smoke.json").unlink()
+    (again,) = ran(tmp_path, LATENT, minutes=5)
+    assert again["first_stage"]["record"] == f"{FIRST}-smoke"
+    d = checkpoints.load_denoiser(tmp_path / "checkpoints" / f"{LATENT}-smoke.safetensors")
+    assert d.space.autoencoder.config == autoencoder_of(SMOKE, 4)
+
+
+# ------------------------------------------------------------------------------------------- runs of hours
+
+
+def patient(images):
+    """The smallest profile, with trainings that end after their images and leave a record at each mark."""
+    return dataclasses.replace(SMOKE, scale=dataclasses.replace(SMOKE.scale, long=True, images=images))
+
+
+def test_a_run_of_hours_leaves_a_record_at_each_mark_and_goes_on_from_what_was_published(tmp_path, house, monkeypatch):
+    monkeypatch.setattr(denoisers, "FIRST_MARK", 32)
+    known, real = [], reference.save_record
+
+    def keep(record, out):
+        known.append(record["results"])
+        return real(record, out)
+
+    monkeypatch.setattr(reference, "save_record", keep)
+    assert run_stages([PIXEL], patient(96), tmp_path / "one", say=print) == []
+    assert [r["training"]["images"] for r in known] == [32, 48, 64, 96, 96]  # and once more at the end
+    assert [r["finished"] for r in known] == [False, False, False, True, True]
+    assert known[-1]["network"]["num_classes"] == 2
+    reference.collect(SMOKE, tmp_path / "one", say=print)
+    assert {p.name for p in (house / "checkpoints").iterdir()} == {f"{PIXEL}-smoke.safetensors"}
+
+    stored = load_record(f"{PIXEL}-smoke")  # as one finds it on another machine, before its end
+    stored["results"]["finished"] = False
+    save_record(stored, house / "records")
+    assert any("so far" in line for line in status(patient(128), tmp_path / "two"))
+    assert run_stages([PIXEL], patient(128), tmp_path / "two", say=print) == []
+    after = results(tmp_path / "two", PIXEL)
+    assert [p["images"] for p in after["points"]] == [32, 48, 64, 96, 128]
+    assert after["points"][:4] == stored["results"]["points"] and after["training"]["steps"] == 8
+    assert after["points"][-1]["seconds"] > after["points"][3]["seconds"]
+
+
+def test_the_first_stage_for_all_sizes_learns_from_crops_and_is_judged_on_whole_pictures(tmp_path):
+    (found,) = ran(tmp_path, "first-stage-f4", minutes=5)
+    assert found["finished"] and found["data"]["train"] == 3 * SMOKE.scale.limit and found["data"]["size"] == 32
+    assert [p["images"] for p in found["points"]] == [16, 32, 64]
+    judged = found["variants"]["perceptual"]
+    assert judged["training_images"] == judged["wanted_images"] == SMOKE.scale.crops
+    last = found["points"][-1]["psnr"]
+    assert set(judged["held_out"]) == set(last) == {"emoji at 64", "emoji at 128", "scenes at 64"}
+    for name, psnr in last.items():
+        assert judged["held_out"][name]["psnr"] == pytest.approx(psnr)
+    assert not found["network"]["mid_attention"]
+    with Image.open(tmp_path / "records" / "first-stage-f4-smoke.png") as picture:
+        assert picture.height > 6 * 128  # a row of originals and one of reconstructions for each set
+
+
+def test_a_stage_that_a_profile_does_not_have_is_named(tmp_path):
+    with pytest.raises(ValueError, match="cost is not run in profile hours, but in smoke, cpu, gpu, reference"):
+        run_stages(["cost"], PROFILES["hours"], tmp_path, say=print)

@@ -1,0 +1,520 @@
+"""Distances held to closed forms, to loops that spell the formula out, and to pytorch-fid."""
+
+import json
+import math
+from types import SimpleNamespace
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from ldm_course.data.pictures import Pictures, to_float
+from ldm_course.data.scenes import render
+from ldm_course.measure import distances, inception
+from ldm_course.measure.distances import (
+    Reference,
+    evaluate,
+    fit_gaussian,
+    frechet_distance,
+    kernel_distance,
+    nearest_neighbours,
+    noise_floor,
+)
+from ldm_course.measure.fidelity import psnr, ssim
+from ldm_course.measure.inception import fid, fid_floor
+from ldm_course.measure.spectra import power_spectrum
+from ldm_course.networks.features import pooled_features
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def sample_with(mean, covariance, count, seed=0):
+    """`count` features whose own mean and covariance are exactly these."""
+    z = normal(count, len(mean), seed=seed)
+    q = torch.linalg.qr(z - z.mean(0)).Q * (count - 1) ** 0.5
+    return q @ torch.linalg.cholesky(covariance).T + mean
+
+
+def frechet_by_eigenvalues(a, b):
+    """The formula with D x D covariances and their roots, by two symmetric eigenvalue problems."""
+    a, b = a.double(), b.double()
+    s, t = torch.cov(a.T), torch.cov(b.T)
+    values, vectors = torch.linalg.eigh(s)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    traces = s.trace() + t.trace() - 2 * torch.linalg.eigvalsh(root @ t @ root).clamp(min=0).sqrt().sum()
+    return ((a.mean(0) - b.mean(0)).square().sum() + traces).item()
+
+
+# --- Fréchet -----------------------------------------------------------------------------------------------------
+
+
+def test_frechet_of_commuting_gaussians():
+    """tr (sqrt S - sqrt T)^2 where S and T share their axes."""
+    axes = torch.linalg.qr(normal(6, 6)).Q
+    s, t = torch.tensor([4.0, 1, 9, 0.25, 2, 16]).double(), torch.tensor([1.0, 25, 4, 3, 0.5, 1]).double()
+    m, n = normal(6, seed=1), normal(6, seed=2)
+    a = sample_with(m, axes * s @ axes.T, 50, seed=3)
+    b = sample_with(n, axes * t @ axes.T, 30, seed=4)
+    expected = (m - n).square().sum() + (s.sqrt() - t.sqrt()).square().sum()
+    assert frechet_distance(a, b) == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_frechet_of_gaussians_that_do_not_commute():
+    """In two dimensions tr sqrt(ST) = sqrt(tr ST + 2 sqrt(det ST))."""
+    s, t = torch.tensor([[3.0, 1.2], [1.2, 1.0]]).double(), torch.tensor([[1.0, -0.7], [-0.7, 6.0]]).double()
+    assert (s @ t - t @ s).abs().max() > 1
+    a, b = sample_with(torch.zeros(2).double(), s, 40, seed=1), sample_with(torch.ones(2).double(), t, 25, seed=2)
+    root = ((s @ t).trace() + 2 * (s @ t).det().sqrt()).sqrt()
+    assert frechet_distance(a, b) == pytest.approx((2 + s.trace() + t.trace() - 2 * root).item(), rel=1e-12)
+
+
+def test_frechet_of_two_features_each():
+    """N = 2 is far below D = 1280: S = dd'/2 and T = ee'/2, so tr sqrt(ST) = |d.e| / 2."""
+    a, b = normal(2, 1280, seed=1), normal(2, 1280, seed=2)
+    d, e = a[0] - a[1], b[0] - b[1]
+    expected = (a.mean(0) - b.mean(0)).square().sum() + (d.square().sum() + e.square().sum()) / 2 - (d @ e).abs()
+    assert frechet_distance(a.float(), b.float()) == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("n, m", [(8, 9), (8, 300), (300, 8), (40, 41), (300, 200)])
+def test_low_rank_and_full_rank_agree_with_the_formula(n, m):
+    a, b = normal(n, 40, seed=1) * torch.arange(1, 41), normal(m, 40, seed=2) @ normal(40, 40, seed=3) + 1
+    assert frechet_distance(a, b) == pytest.approx(frechet_by_eigenvalues(a, b), rel=1e-6)
+    assert frechet_distance(fit_gaussian(a), b) == frechet_distance(a, b) == pytest.approx(frechet_distance(b, a))
+
+
+def test_a_gaussian_holds_the_covariance():
+    for n in (10, 100):
+        features = normal(n, 30, seed=n)
+        fitted = fit_gaussian(features)
+        assert len(fitted.factor) == min(n, 30)
+        assert (fitted.factor.T @ fitted.factor - torch.cov(features.T)).abs().max() < 1e-12
+        assert (fitted.mean - features.mean(0)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("n", [2, 50, 400])
+def test_frechet_of_a_set_with_itself_is_zero(n):
+    features = normal(n, 128).float() * 100 + 1000
+    assert 0 <= frechet_distance(features, features[torch.randperm(n)]) < 1e-6
+    assert frechet_distance(torch.ones(3, 8), torch.ones(5, 8)) == 0
+
+
+def test_frechet_moves_as_it_must():
+    """A shift adds its squared length; a scale multiplies by its square; a rotation changes nothing."""
+    a, b = normal(30, 64, seed=1), normal(20, 64, seed=2) * 2
+    turn, shift, before = torch.linalg.qr(normal(64, 64, seed=3)).Q, normal(64, seed=4), frechet_distance(a, b)
+    assert frechet_distance(a @ turn, b @ turn) == pytest.approx(before, rel=1e-10)
+    assert frechet_distance(3 * a, 3 * b) == pytest.approx(9 * before, rel=1e-10)
+    centred = a - a.mean(0), b - b.mean(0)
+    moved = frechet_distance(centred[0], centred[1] + shift)
+    assert moved == pytest.approx(frechet_distance(*centred) + shift.square().sum().item(), rel=1e-10)
+
+
+def test_frechet_falls_as_counts_grow():
+    """The bias that makes a distance without its count meaningless: one distribution, ever larger samples."""
+    found = [frechet_distance(normal(n, 64, seed=n), normal(n, 64, seed=n + 1)) for n in (16, 32, 64, 256, 1024)]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > 10 * found[-1] > 0
+
+
+@pytest.fixture()
+def peer(monkeypatch):
+    """pytorch-fid's module, with the call of `sqrtm` that newer SciPy no longer takes."""
+    from pytorch_fid import fid_score
+
+    def sqrtm(matrix, disp=True):
+        return scipy.linalg.sqrtm(matrix) if disp else (scipy.linalg.sqrtm(matrix), 0.0)
+
+    monkeypatch.setattr(fid_score, "linalg", SimpleNamespace(sqrtm=sqrtm))
+    return fid_score
+
+
+@pytest.mark.parametrize("n, m, tolerance", [(400, 300, 1e-9), (400, 30, 1e-5), (20, 30, 1e-5)])
+def test_frechet_is_pytorch_fids(peer, n, m, tolerance):
+    """Tight where covariances have full rank; where not, as tight as pytorch-fid's matrix root is exact."""
+    a, b = normal(n, 96, seed=1) * torch.linspace(0.1, 2, 96), normal(m, 96, seed=2).exp()
+    moments = [(x.numpy().mean(0), np.cov(x.numpy(), rowvar=False)) for x in (a, b)]
+    assert frechet_distance(a, b) == pytest.approx(
+        peer.calculate_frechet_distance(*moments[0], *moments[1]), rel=tolerance
+    )
+
+
+# --- kernel ------------------------------------------------------------------------------------------------------
+
+
+def mmd_by_loops(x, y):
+    def k(u, v):
+        return (sum(float(a) * float(b) for a, b in zip(u, v)) / len(u) + 1) ** 3
+
+    n, m = len(x), len(y)
+    xx = sum(k(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    yy = sum(k(y[i], y[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+    return xx + yy - 2 * sum(k(u, v) for u in x for v in y) / (n * m)
+
+
+def test_kernel_distance_is_the_double_loop():
+    a, b = normal(7, 3, seed=1), normal(7, 3, seed=2) + 0.5
+    found = kernel_distance(a, b, subsets=3, subset_size=7)
+    assert found.mean == pytest.approx(mmd_by_loops(a, b), rel=1e-12)
+    assert found.std < 1e-12  # every subset is the whole
+
+
+def test_kernel_distance_of_subsets(monkeypatch):
+    a, b = normal(9, 4, seed=1), normal(12, 4, seed=2) * 2
+    drawn = []
+    draw = distances._draw_subsets
+    monkeypatch.setattr(distances, "_draw_subsets", lambda *args: drawn.append(draw(*args)) or drawn[-1])
+    found = kernel_distance(a, b, subsets=20, subset_size=5, seed=3)
+    assert all((members.sum(1) == 5).all() for members in drawn)
+    assert len({tuple(row.tolist()) for row in drawn[0]}) > 10
+    loops = [mmd_by_loops(a[i.bool()], b[j.bool()]) for i, j in zip(*drawn)]
+    assert found.mean == pytest.approx(np.mean(loops), rel=1e-10)
+    assert found.std == pytest.approx(np.std(loops), rel=1e-10)
+    assert found == kernel_distance(a, b, subsets=20, subset_size=5, seed=3)
+    assert found != kernel_distance(a, b, subsets=20, subset_size=5, seed=4)
+
+
+def test_kernel_distance_in_blocks_of_rows():
+    a, b = normal(2100, 2, seed=1), normal(2100, 2, seed=2) + 1
+    k = [(x @ y.T / 2 + 1) ** 3 for x, y in ((a, a), (b, b), (a, b))]
+    within = sum((m.sum() - m.trace()) / (2100 * 2099) for m in k[:2])
+    found = kernel_distance(a, b, subsets=1, subset_size=2100)
+    assert found.mean == pytest.approx((within - 2 * k[2].mean()).item(), rel=1e-9)
+
+
+def test_kernel_distance_has_its_known_mean():
+    """For D = 1 it compares three moments: 3 (m1 - n1)^2 + 3 (m2 - n2)^2 + (m3 - n3)^2; N(0, 1) against N(1, 1)."""
+    found = kernel_distance(normal(4000, 1, seed=1), normal(4000, 1, seed=2) + 1, subsets=1, subset_size=4000)
+    assert found.mean == pytest.approx(3 * 1 + 3 * 1 + 16, rel=0.1)
+
+
+def test_kernel_distance_is_unbiased():
+    """0 on average for one distribution, even at 10 samples; with the diagonal left in it would be far from that."""
+    a, b = normal(300, 10, 8, seed=1), normal(300, 10, 8, seed=2)
+    found = torch.tensor([kernel_distance(x, y, subsets=1, subset_size=10).mean for x, y in zip(a, b)])
+    error = found.std() / 300**0.5
+    kernel = (a @ a.mT / 8 + 1) ** 3
+    diagonal = kernel.diagonal(dim1=1, dim2=2).mean() - (kernel.sum() - kernel.diagonal(dim1=1, dim2=2).sum()) / 27000
+    assert found.mean().abs() < 4 * error
+    assert (found < 0).any()
+    assert 2 * diagonal / 10 > 20 * error  # the bias of the plain means, which this test would see
+
+
+# --- generated against real --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return render(0, range(240), 32)
+
+
+@pytest.fixture(scope="module")
+def reference(scenes):
+    return Reference(scenes, seed=1)
+
+
+def test_distances_grow_with_blur_and_noise(reference, scenes):
+    fresh = to_float(render(0, range(5000, 5100), 32))
+    noise = normal(*fresh.shape).float()
+    blurs = [
+        torch.from_numpy(gaussian_filter(fresh.numpy(), (0, 0, sigma, sigma))) if sigma else fresh
+        for sigma in (0, 0.5, 1, 2)
+    ]
+    for series in (blurs, [fresh + s * noise for s in (0, 0.1, 0.25, 0.5)]):
+        found = [evaluate(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), reference) for x in series]
+        for key in ("fd_e", "kd_e"):
+            values = [result[key] for result in found]
+            assert values == sorted(values), (key, values)
+        assert found[0]["fd_e"] == pytest.approx(found[0]["fd_e_floor"], rel=0.1)  # fresh pictures are at the floor
+        assert found[-1]["fd_e"] > 1.5 * found[-1]["fd_e_floor"]
+        assert len({result["fd_e_floor"] for result in found}) == 1
+
+
+def test_evaluation_is_what_it_says(reference):
+    """Compared with the rest of the reference, beside what the pictures put aside score: by hand, from features."""
+    generated = normal(100, 1280).abs().float()
+    result = evaluate(generated, reference)
+    order = torch.randperm(240, generator=torch.Generator().manual_seed(1))
+    aside, rest = reference.features[order[:100]], reference.features[order[100:]]
+    assert result["fd_e"] == pytest.approx(frechet_by_eigenvalues(generated, rest), rel=1e-5)
+    assert result["fd_e_floor"] == pytest.approx(frechet_by_eigenvalues(aside, rest), rel=1e-5)
+    assert (result["kd_e"], result["kd_e_std"]) == kernel_distance(generated, rest, seed=1)
+    assert (result["kd_e_floor"], result["kd_e_floor_std"]) == kernel_distance(aside, rest, seed=1)
+    assert (result["n_generated"], result["n_reference"], result["note"]) == (100, 140, "")
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_the_pictures_put_aside_score_the_floor(reference):
+    aside, _ = reference.split(90)
+    result = evaluate(aside, reference)
+    assert result["fd_e"] == result["fd_e_floor"] and result["kd_e"] == result["kd_e_floor"]
+    floor = noise_floor(reference, 90)
+    assert (floor["fd_e"], floor["kd_e"]) == (result["fd_e"], result["kd_e"])
+    assert (floor["n"], floor["n_reference"]) == (90, 150)
+
+
+def test_pictures_and_features_evaluate_alike(reference, scenes):
+    real, made = scenes[:100], render(0, range(900, 920), 32)
+    expected = evaluate(made, Pictures(images=real, name="scenes"), seed=1)
+    features = Reference(reference.features[:100], seed=1)
+    for generated in (pooled_features(made), Pictures(images=made)):
+        found = evaluate(generated, features)
+        assert found["fd_e"] == pytest.approx(expected["fd_e"], rel=1e-5)
+        assert found["kd_e"] == pytest.approx(expected["kd_e"], abs=1e-5)
+        assert found["fd_e_floor"] == pytest.approx(expected["fd_e_floor"], rel=1e-5)
+
+
+def test_a_small_reference_is_said_to_be(reference):
+    result = evaluate(normal(200, 1280).float(), reference)
+    assert (result["n_generated"], result["n_reference"]) == (120, 120)
+    assert result["note"] == "compared 120 of 200: a reference of 240 has no floor for more"
+
+
+def test_copies_are_never_compared_with_themselves(reference):
+    """As many generated as real pictures, one made from the other: perfect reconstructions score just the floor."""
+    result = evaluate(reference.features.clone(), reference)
+    assert result["fd_e"] == result["fd_e_floor"] > 1
+    assert result["n_generated"] == 120
+
+
+def test_the_seed_decides_the_split(scenes, reference):
+    floors = [noise_floor(Reference(reference.features, seed=seed))["fd_e"] for seed in (1, 1, 2)]
+    assert floors[0] == floors[1] != floors[2]
+    assert noise_floor(reference.features, seed=2)["fd_e"] == floors[2]
+    assert floors[2] == pytest.approx(floors[0], rel=0.1)
+
+
+def test_a_limited_reference_is_a_random_sample():
+    features = torch.arange(100).float()[:, None].repeat(1, 8)
+    kept = Reference(features, limit=40, seed=2).features[:, 0]
+    assert len(set(kept.tolist())) == 40
+    assert kept.max() > 80 and kept.min() < 20
+    assert len(Reference(features, limit=400)) == 100
+
+
+# --- FID ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def inception_state():
+    """Random weights of the right shapes whose activations neither vanish nor explode."""
+    from unittest.mock import patch
+
+    from pytorch_fid import inception
+    from torchvision.models.inception import Inception3
+
+    with (
+        patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: {}),
+        patch.object(Inception3, "load_state_dict", lambda *args, **kwargs: None),
+    ):
+        state = inception.fid_inception_v3().state_dict()
+    rng = torch.Generator().manual_seed(0)
+    for value in state.values():
+        if value.ndim == 4:
+            value.copy_(torch.randn(value.shape, generator=rng) * (2 / value[0].numel()) ** 0.5)
+    return state
+
+
+def test_fids_floor_is_that_of_real_pictures_put_aside(inception_state, tmp_path):
+    torch.save(inception_state, tmp_path / "weights.pth")
+    real = render(1, range(9), 64)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(3))
+    floor = fid_floor(real, 4, tmp_path / "weights.pth", seed=3)
+    assert floor == pytest.approx(fid(real[order[:4]], real[order[4:]], tmp_path / "weights.pth"))
+    assert floor > 1e-3
+    with pytest.raises(ValueError, match="n=5 for a reference of 9; expected 2 to half of it, 4"):
+        fid_floor(real, 5, tmp_path / "weights.pth")
+
+
+def test_fid_is_pytorch_fids(inception_state, peer, monkeypatch, tmp_path):
+    """From the same PNG files through pytorch-fid's own reading, network, statistics and distance.
+
+    Its matrix root of 2048 x 2048 would take 20 seconds, so its distance is given the statistics in coordinates of the
+    22 dimensions in which 22 pictures' features lie, which no distance can tell from the original ones.
+    """
+    from pytorch_fid import inception
+
+    torch.save(inception_state, tmp_path / "weights.pth")
+    sets = [render(1, range(10), 64), 255 - render(2, range(12), 64)]
+    found = fid(*sets, tmp_path / "weights.pth", batch_size=8)
+
+    monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *args, **kwargs: inception_state)
+    net = inception.InceptionV3()
+    activations = []
+    for images in sets:
+        files = [tmp_path / f"{len(images)}-{i}.png" for i in range(len(images))]
+        for file, image in zip(files, images):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
+        activations.append(peer.get_activations(files, net, batch_size=5, num_workers=0))
+    axes = np.linalg.qr(np.concatenate(activations).T)[0]
+    monkeypatch.setattr(peer, "get_activations", lambda x, *args: x @ axes)
+    moments = [peer.calculate_activation_statistics(x, net) for x in activations]
+    expected = peer.calculate_frechet_distance(*moments[0], *moments[1])
+    assert expected > 1e-3
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_in_the_hubs_cache_are_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    path = tmp_path / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
+    path.parent.mkdir()
+    path.touch()
+    assert inception.inception_weights() == path
+
+
+def test_missing_weights_are_one_line_that_says_how_to_get_them(monkeypatch, tmp_path, scenes):
+    def offline(*args, **kwargs):
+        raise URLError("Name or service\nnot known")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    (tmp_path / "wrong.pth").write_bytes(b"no weights")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
+    for weights, says in (
+        (None, r"could not be downloaded \(.*not known.*\): get https://.*pass its path as weights, or save it as"),
+        (tmp_path / "none.pth", r"no file .*none\.pth; expected Inception's weights, to be had from https://"),
+        (tmp_path / "wrong.pth", r"wrong\.pth does not hold pytorch-fid's Inception weights"),
+        (tmp_path / "other.pth", r"other\.pth does not hold pytorch-fid's Inception weights"),
+    ):
+        with pytest.raises(ValueError, match=says) as error:
+            fid(scenes[:4], scenes[:4], weights)
+        assert "\n" not in str(error.value)
+
+
+# --- picture against picture -------------------------------------------------------------------------------------
+
+
+def test_psnr_of_a_constant_error():
+    a = torch.full((3, 3, 16, 16), 100, dtype=torch.uint8)
+    assert psnr(a, a + 5) == pytest.approx(20 * math.log10(255 / 5), abs=1e-4)
+    assert psnr(to_float(a), to_float(a + 5)) == pytest.approx(20 * math.log10(255 / 5), abs=1e-3)
+    assert psnr(a, a) == math.inf
+    half = torch.cat([a, a + 5])  # one mean over all: half the error, not the mean of infinity and 34 dB
+    assert psnr(torch.cat([a, a]), half) == pytest.approx(10 * math.log10(255**2 / 12.5), abs=1e-4)
+
+
+def test_ssim_of_flat_pictures():
+    """Without structure only the means remain: (2ab + C1) / (a^2 + b^2 + C1), C1 = (0.01 * 255)^2."""
+    a, b = torch.full((2, 3, 24, 24), 60, dtype=torch.uint8), torch.full((2, 3, 24, 24), 180, dtype=torch.uint8)
+    expected = (2 * 60 * 180 + 2.55**2) / (60**2 + 180**2 + 2.55**2)
+    assert ssim(a, b) == pytest.approx(expected, rel=1e-9)
+    assert ssim(to_float(a), to_float(b)) == pytest.approx(expected, abs=1e-6)
+    assert ssim(a, a) == pytest.approx(1, abs=1e-6)
+
+
+def test_ssim_is_the_papers_formula():
+    a, b = render(1, range(70), 32), render(1, range(70), 32).roll(1, -1)
+
+    def mean(x):  # the paper's 11 x 11 Gaussian window, where it fits into the picture
+        return gaussian_filter(x, (0, 0, 1.5, 1.5), truncate=3.5)[..., 5:-5, 5:-5]
+
+    x, y = a.double().numpy(), b.double().numpy()
+    mx, my = mean(x), mean(y)
+    vx, vy, cov = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
+    c1, c2 = 2.55**2, 7.65**2
+    expected = ((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean()
+    assert ssim(a, b) == pytest.approx(expected, rel=1e-9)
+    assert ssim(to_float(a), to_float(b)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_psnr_and_ssim_are_torchmetrics(scenes):
+    from torchmetrics.functional import image
+
+    a, b = scenes[:20], scenes[20:40]
+    assert psnr(a, b) == pytest.approx(image.peak_signal_noise_ratio(a.double(), b.double(), 255.0).item(), abs=1e-5)
+    _, whole = image.structural_similarity_index_measure(
+        a.double(), b.double(), data_range=255.0, return_full_image=True
+    )
+    inside = whole[..., 5:-5, 5:-5]  # without the border, which torchmetrics' versions treat each in its own way
+    assert ssim(a, b) == pytest.approx(inside.mean().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("u, v, ring", [(0, 5, 5), (3, 4, 5), (7, 0, 7), (1, 1, 1)])
+def test_spectrum_of_one_wave(u, v, ring):
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    wave = 0.8 * torch.cos(2 * math.pi * (u * rows + v * columns) / 32 + 0.3).expand(2, 3, 32, 32)
+    found = power_spectrum(wave)
+    energy = found.power * found.modes
+    assert energy[ring].item() == pytest.approx(0.8**2 / 2, rel=1e-5)
+    assert energy.sum() - energy[ring] < 1e-10
+    assert found.frequency.tolist() == list(range(len(energy)))
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 32, 32), (2, 4, 7, 7), (300, 1, 8, 8)])
+def test_spectrum_keeps_all_the_power(shape):
+    x = normal(*shape).float()
+    found = power_spectrum(x)
+    assert (found.power * found.modes).sum().item() == pytest.approx(x.double().square().mean().item(), rel=1e-10)
+    assert found.modes.sum() == shape[-1] ** 2 and len(found.power) == round(shape[-1] // 2 * 2**0.5) + 1
+    constant = power_spectrum(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8))
+    assert constant.power[0].item() == pytest.approx(1) and constant.power[1:].max() < 1e-20
+
+
+def test_spectrum_of_white_noise_is_flat():
+    found = power_spectrum(normal(400, 3, 16, 16) * 2)
+    assert found.power.numpy() == pytest.approx(4 / 256, rel=0.1)
+
+
+def test_copies_are_found_in_pixels(scenes):
+    train, made = scenes[:200], torch.cat([render(0, range(7000, 7005), 32), scenes[[3, 150, 42]]])
+    made[-1, 0, 0, 0] += 12
+    found = nearest_neighbours(made, Pictures(images=train), 4, batch_size=3)
+    every = (made[:, None].double() - train[None].double()).square().mean((2, 3, 4)).sqrt()
+    expected = every.sort(1)
+    assert (found.distance - expected.values[:, :4]).abs().max() < 1e-3
+    assert (found.index == expected.indices[:, :4]).all()
+    assert found.index[-3:, 0].tolist() == [3, 150, 42]
+    assert found.distance[-3:, 0].tolist() == pytest.approx([0, 0, 12 / 3072**0.5], abs=1e-6)
+    assert found.distance[-3:-1, 0].max() == 0
+
+
+def test_copies_are_found_in_features(reference, scenes):
+    made = torch.cat([scenes[[7, 99]], render(0, range(7000, 7003), 32)])
+    found = nearest_neighbours(made, reference.features, 3, space="features")
+    every = torch.cdist(pooled_features(made).double(), reference.features.double()).sort(1)
+    assert found.index[:2, 0].tolist() == [7, 99] and found.distance[:2, 0].max() < 1e-2
+    assert (found.index == every.indices[:, :3]).all()
+    assert (found.distance - every.values[:, :3]).abs().max() < 1e-2
+
+
+# --- mistakes ----------------------------------------------------------------------------------------------------
+
+U8 = torch.zeros(6, 3, 16, 16, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (lambda: frechet_distance(torch.rand(1, 8), torch.rand(9, 8)), "got 1 sample; .* at least 2"),
+        (lambda: frechet_distance(torch.rand(5, 8), torch.rand(9, 7)), "features of 8 and 7 values"),
+        (lambda: frechet_distance(U8, U8), r"uint8 tensor \(6, 3, 16, 16\); expected float features"),
+        (lambda: frechet_distance(torch.full((4, 2), math.nan), torch.rand(4, 2)), "NaN"),
+        (lambda: kernel_distance(torch.rand(5, 8), torch.rand(9, 8), subset_size=6), "subset_size=6 .* of 5 and 9"),
+        (lambda: kernel_distance(torch.rand(5, 8), torch.rand(9, 7)), "features of 8 and 7 values"),
+        (lambda: kernel_distance(torch.rand(5, 8), torch.rand(9, 8), subsets=0), "at least one subset"),
+        (lambda: evaluate(U8.float(), U8), r"generated: got a float32 tensor .*; expected a uint8 tensor"),
+        (lambda: evaluate(torch.rand(1, 1280), torch.rand(9, 1280)), "got 1 generated picture; .* at least 2"),
+        (lambda: evaluate(torch.rand(5, 1280), torch.rand(3, 1280)), "a reference of 3 pictures; expected at least 4"),
+        (lambda: noise_floor(torch.rand(9, 1280), 5), "n=5 for a reference of 9; expected at most half: 4"),
+        (lambda: fid(U8.float(), U8), "generated: got a float32 tensor"),
+        (lambda: psnr(U8, U8[:3]), r"\(6, 3, 16, 16\) and a uint8 tensor \(3, 3, 16, 16\); expected two"),
+        (lambda: psnr(U8, U8.float()), "a uint8 tensor .* and a float32 tensor .* of one shape and type"),
+        (lambda: psnr(U8.long(), U8.long()), "int64 .* expected uint8, or float"),
+        (lambda: ssim(U8[..., :8], U8[..., :8]), "16 x 8; SSIM's window needs sides of at least 11"),
+        (lambda: power_spectrum(U8[..., :8]), r"\(6, 3, 16, 8\); expected square"),
+        (lambda: nearest_neighbours(U8, U8[..., :8, :8]), "pictures of 16 x 16 and training pictures of 8 x 8"),
+        (lambda: nearest_neighbours(U8, U8, 7), "k=7; expected 1 to 6"),
+        (lambda: nearest_neighbours(U8, U8, space="colour"), "space='colour'; expected 'pixels' or 'features'"),
+        (lambda: nearest_neighbours(U8.float(), U8), "generated: got a float32"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(wrong, says):
+    with pytest.raises(ValueError, match=says) as error:
+        wrong()
+    assert "\n" not in str(error.value)

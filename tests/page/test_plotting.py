@@ -1,0 +1,217 @@
+"""Colours, grids of pictures, captions and files (ldm_course.plotting)."""
+
+import base64
+import io
+import re
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from ldm_course.page import plotting
+
+CSS = (ROOT / "assets" / "course.css").read_text()
+
+
+def pictures(n, height=4, width=6, channels=3):
+    values = torch.arange(n * channels * height * width) % 251
+    return values.to(torch.uint8).reshape(n, channels, height, width)
+
+
+def linear(colour):
+    srgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def contrast(a, b):
+    """WCAG's contrast ratio."""
+    low, high = sorted(float(linear(c) @ [0.2126, 0.7152, 0.0722]) for c in (a, b))
+    return (high + 0.05) / (low + 0.05)
+
+
+# How linear RGB looks without one kind of cone (Machado, Oliveira and Fernandes 2009, severity 1).
+BLINDNESS = {
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def lab(rgb):
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ rgb.clip(0, 1)
+    f = np.cbrt(xyz / [0.9505, 1.0, 1.089])
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_the_two_spaces_differ_for_every_eye(kind):
+    pixel, latent = (lab(np.array(BLINDNESS[kind]) @ linear(c)) for c in (plotting.PIXEL, plotting.LATENT))
+    assert np.linalg.norm(pixel - latent) > 40
+
+
+@pytest.mark.parametrize("name", ["PIXEL", "LATENT", "RECORDED", "LIVE", "NEUTRAL"])
+def test_colours_are_legible_as_text_on_the_card(name):
+    assert contrast(getattr(plotting, name), plotting.CARD) >= 4.5
+
+
+def test_the_books_colours_are_the_plots():
+    light = dict(re.findall(r"--ldm-(\w+): (#\w{6});", CSS.split('[data-theme="dark"]')[0]))
+    assert light["pixel"].upper() == plotting.PIXEL
+    assert light["latent"].upper() == plotting.LATENT
+    assert light["card"].upper() == plotting.CARD
+
+
+def test_grid_image_puts_each_pixel_where_it_belongs():
+    images = pictures(5)
+    sheet = plotting.grid_image(images, columns=3, scale=2, gap=1)
+    assert sheet.shape == (2 * 8 + 1, 3 * 12 + 2, 3) and sheet.dtype == np.uint8
+    for i in range(5):
+        y, x = i // 3 * 9, i % 3 * 13
+        block = sheet[y : y + 8, x : x + 12]
+        for shifted in (block[::2, ::2], block[1::2, 1::2]):
+            np.testing.assert_array_equal(shifted, images[i].permute(1, 2, 0).numpy())
+    assert (sheet[9:, 26:] == 255).all()  # the empty sixth place
+    assert (sheet[8] == 255).all() and (sheet[:, 12] == 255).all()  # the gaps
+
+
+def test_grid_image_of_one_channel_is_grey():
+    sheet = plotting.grid_image(pictures(2, channels=1), gap=0)
+    assert sheet.shape == (4, 12, 3)
+    assert (sheet == sheet[..., :1]).all()
+
+
+@pytest.mark.parametrize("gap", [0, 3])
+def test_a_single_picture_has_no_gap_around_it(gap):
+    images = pictures(1)
+    np.testing.assert_array_equal(plotting.grid_image(images, gap=gap), images[0].permute(1, 2, 0).numpy())
+
+
+def test_columns_default_to_eight_and_never_exceed_the_pictures():
+    assert plotting.grid_image(pictures(20), gap=0).shape == (3 * 4, 8 * 6, 3)
+    assert plotting.grid_image(pictures(2), columns=5, gap=0).shape == (4, 12, 3)
+
+
+def rendered(figure):
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def test_grid_draws_each_pixel_at_the_scale():
+    images = pictures(3, height=5, width=5)
+    drawn = rendered(plotting.grid(images, columns=2, scale=8))
+    assert drawn.shape[:2] == (2 * 46, 2 * 46)
+    for i in range(3):
+        y, x = i // 2 * 46, i % 2 * 46
+        centres = drawn[y + 4 : y + 40 : 8, x + 4 : x + 40 : 8]
+        np.testing.assert_array_equal(centres, images[i].permute(1, 2, 0).numpy())
+
+
+def test_captions_stay_inside_and_apart():
+    words = ["short", "a much longer caption of many words", "mid one"]
+    figure = plotting.grid(pictures(3, 16, 16), captions=words, title="Pixel space", colour=plotting.PIXEL)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [axes.texts[0].get_window_extent(renderer) for axes in figure.axes]
+    for axes, box in zip(figure.axes, boxes):
+        assert box.y1 <= axes.get_window_extent(renderer).y0  # under its picture
+        assert box.y0 >= 0
+    assert all(left.x1 <= right.x0 for left, right in pairwise(boxes))
+    title = figure.texts[0].get_window_extent(renderer)
+    assert title.y0 >= figure.axes[0].get_window_extent(renderer).y1
+    assert title.y1 <= figure.bbox.y1 + 1
+
+
+def test_grid_leaves_no_figure_open():
+    before = plt.get_fignums()
+    plotting.grid(pictures(2))
+    assert plt.get_fignums() == before
+
+
+def test_style_sets_the_card_and_the_spaces_colours():
+    with plt.rc_context():
+        plotting.style()
+        assert plt.rcParams["figure.facecolor"] == plotting.CARD
+        assert [c["color"] for c in plt.rcParams["axes.prop_cycle"]][:2] == [plotting.PIXEL, plotting.LATENT]
+
+
+def test_caption_escapes_text_and_marks_code():
+    made = plotting.caption_html("a < b, by `steps=<S>`", "recorded on 2025-03-01 & stamped")
+    assert made == (
+        '<p class="ldm-caption">a &lt; b, by <code>steps=&lt;S&gt;</code></p>'
+        '<p class="ldm-stamp">recorded on 2025-03-01 &amp; stamped</p>'
+    )
+
+
+def test_show_prints_outside_a_notebook(capsys):
+    figure, _ = plt.subplots()
+    plotting.show(figure, "Blue lies below orange.", "recorded on 2025-03-01")
+    assert capsys.readouterr().out == "Blue lies below orange.\n(recorded on 2025-03-01)\n"
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_show_refuses_a_figure_without_caption():
+    with pytest.raises(ValueError, match="caption is empty"):
+        plotting.show(plt.figure(), " ")
+
+
+def stored_as(kind):
+    file = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_a_stored_picture_keeps_its_bytes_and_its_words(kind):
+    data = stored_as(kind)
+    shown, how = plotting.Picture(data, width=300, alt="A red field")._repr_mimebundle_()
+    assert {mime: base64.b64decode(text) for mime, text in shown.items()} == {f"image/{kind}": data}
+    assert how == {f"image/{kind}": {"width": 300, "alt": "A red field"}}
+
+
+def test_other_bytes_and_no_words_are_refused():
+    with pytest.raises(ValueError, match="expected the bytes of a PNG or JPEG"):
+        plotting.Picture(b"<svg></svg>", width=300, alt="A red field")
+    with pytest.raises(ValueError, match="alt is empty"):
+        plotting.Picture(stored_as("png"), width=300, alt=" ")
+
+
+def test_png_holds_the_pixels(tmp_path):
+    sheet = plotting.grid_image(pictures(3))
+    plotting.save_png(tmp_path / "new" / "sheet.png", sheet)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "sheet.png")), sheet)
+    plotting.save_png(tmp_path / "figure.png", plotting.grid(pictures(2)))
+    assert Image.open(tmp_path / "figure.png").format == "PNG"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["figure.png", "new"]
+
+
+@pytest.mark.parametrize(
+    "images, said",
+    [
+        (torch.zeros(2, 3, 4, 4), "float32.*to_uint8"),
+        (np.zeros((2, 3, 4, 4), np.uint8), "ndarray"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), r"\(3, 4, 4\)"),
+        (torch.zeros(2, 4, 4, 3, dtype=torch.uint8), r"\(2, 4, 4, 3\)"),
+        (torch.zeros(0, 3, 4, 4, dtype=torch.uint8), "N >= 1"),
+    ],
+)
+def test_other_pictures_are_refused(images, said):
+    for draw in (plotting.grid_image, plotting.grid):
+        with pytest.raises(ValueError, match=said):
+            draw(images)
+
+
+def test_other_settings_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="columns=0"):
+        plotting.grid_image(pictures(2), columns=0)
+    with pytest.raises(ValueError, match="scale=0"):
+        plotting.grid_image(pictures(2), scale=0)
+    with pytest.raises(ValueError, match="1 captions for 2"):
+        plotting.grid(pictures(2), captions=["one"])
+    with pytest.raises(ValueError, match="see grid_image"):
+        plotting.save_png(tmp_path / "x.png", torch.zeros(3, 4, 4))
+    assert not list(tmp_path.iterdir())
