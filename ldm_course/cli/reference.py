@@ -42,7 +42,7 @@ def reference(args: argparse.Namespace) -> int:
             print(f"profile {each}\n" + "\n".join(status(profiles.profile(each), args.out)) + "\n")
         return 0
     if args.collect:
-        collect(profiles.profile(name), args.out)
+        collect(profiles.profile(name), args.out, args.stage)
         return 0
     options = {"minutes": args.minutes, "publish": args.publish}
     failed = run_stages(args.stage, profiles.profile(name), args.out, **options)

@@ -178,10 +178,11 @@ def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -
     keep(stage.run(run))
 
 
-def collect(profile: Profile, out: Path, say: Callable[[str], None] = print) -> None:
-    """Publishes what the stages have left in `out` so far, and runs nothing: a run of hours may be going on there."""
-    for stage in STAGES.values():
-        if place_of("record", record_name(stage.name, profile), out).is_file():
+def collect(profile: Profile, out: Path, names: list[str] | None = None, say: Callable[[str], None] = print) -> None:
+    """Publishes what the stages, or those of these `names`, have left in `out` so far, and runs nothing: a run of hours
+    may be going on there."""
+    for name, stage in STAGES.items():
+        if (names is None or name in names) and place_of("record", record_name(name, profile), out).is_file():
             _publish(stage, profile, out, say)
 
 
