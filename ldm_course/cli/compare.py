@@ -21,7 +21,6 @@ def compare_options(parser: argparse.ArgumentParser) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """`ldm-course compare`."""
-
     record = run(
         args.data,
         profiles.profile(args.profile),

@@ -23,7 +23,6 @@ def cost_options(parser: argparse.ArgumentParser) -> None:
 
 def cost(args: argparse.Namespace) -> int:
     """`ldm-course cost`."""
-
     positive(size=args.size, batch_size=args.batch_size)
     profile = profiles.profile(args.profile)
     c, side, _ = latent_shape(profile.autoencoder, args.size)

@@ -32,7 +32,6 @@ def reference_options(parser: argparse.ArgumentParser) -> None:
 
 def reference(args: argparse.Namespace) -> int:
     """`ldm-course reference`; the exit code is 1 if a stage failed."""
-
     positive(minutes=args.minutes)
     for name in args.stage or []:
         find(name)
@@ -57,7 +56,6 @@ def claims_options(parser: argparse.ArgumentParser) -> None:
 
 def claims(args: argparse.Namespace) -> int:
     """`ldm-course claims`."""
-
     if args.chapter not in (None, *range(1, 11)):
         raise ValueError(f"--chapter {args.chapter}; expected 1 to 10")
     print(as_text(args.chapter))

@@ -48,7 +48,6 @@ def train_options(parser: argparse.ArgumentParser) -> None:
 
 def train(args: argparse.Namespace) -> int:
     """`ldm-course train`."""
-
     profile = profiles.profile(args.profile)
     if args.minutes is None and args.images is None and args.steps is None:
         raise ValueError("say when to stop: give --minutes, --images or --steps")

@@ -23,6 +23,7 @@ from ..data.pictures import Pictures
 from ..denoiser import Denoiser
 from ..device import default_device
 from ..diffusion.schedules import Schedule, make_schedule
+from ..files import writable_folder
 from ..measure import distances
 from ..measure.complexity import autoencoder_flops, count_parameters, unet_flops
 from ..measure.timing import activation_memory, time_call, time_together
@@ -112,7 +113,7 @@ def compare(
         raise ValueError(f"out={str(out)!r} is a file; expected a folder, which need not be there yet")
     setting = make_setting(data, profile or profiles.profile(), size, budget, limit, seed)
     setting = replace(setting, show=show)
-    Path(out).mkdir(parents=True, exist_ok=True)  # now, not after minutes of training
+    writable_folder(out)  # now, not after minutes of training
     code = code_state()
     say(_announcement(setting))
     autoencoder, ledger = _train_autoencoder(setting)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 
@@ -12,21 +11,17 @@ import torch.nn.functional as F
 from ... import checkpoints
 from ...data.loaders import load_data
 from ...data.pictures import Crops, Pictures
-from ...files import written_whole
-from ...measure import fidelity
 from ...measure.complexity import autoencoder_flops, count_parameters
 from ...training.recipes import autoencoder_trainer, finished_autoencoder
 from ...training.trainer import thinned
 from ..runs import judged, rebuilt_pictures
-from .base import FEW, Run, Stage, about, autoencoder_of, limit_of, minutes, points_so_far, save_grid, steady_rate
+from .base import FEW, Run, Stage, about, autoencoder_of, judged_at, limit_of, minutes, save_grid, steady_rate
 
 LOSSES = {  # the autoencoder's, each with one term more
     "l1": {"perceptual_weight": 0.0},
     "perceptual": {},
     "adversarial": {"adversarial_weight": 0.01},
 }
-
-
 LR_FIRST_STAGE = 1e-3  # falling to zero, in small batches: tried on crops of emoji
 USED = "perceptual"  # the one of these whose latents the denoisers get
 
@@ -38,7 +33,7 @@ def autoencoder(run: Run, data: str, size: int, f: int, *, few: bool = False) ->
     """
     p = run.profile
     if run.scale.long and not few:
-        return autoencoder_of_photographs(run, data, f, p.autoencoder.latent_channels)
+        return autoencoder_of_whole_pictures(run, data, size, f, p.autoencoder.latent_channels)
     train, test = (load_data(data, size, split, limit=limit_of(run, split, few)) for split in ("train", "test"))
     network, variants, rows = autoencoder_of(p, f), {}, [test.images[:8]]
     for name, losses in LOSSES.items():
@@ -94,11 +89,11 @@ def first_stage(run: Run, f: int, channels: int) -> dict:
     return _autoencoder_for_hours(run, train, tests, f, channels, wanted)
 
 
-def autoencoder_of_photographs(run: Run, data: str, f: int, channels: int) -> dict:
-    """An autoencoder of whole pictures of 32 a side, for as many images as the first stage for all sizes, or more."""
-    train, test = (load_data(data, 32, split, limit=run.scale.limit) for split in ("train", "test"))
+def autoencoder_of_whole_pictures(run: Run, data: str, size: int, f: int, channels: int) -> dict:
+    """The same of whole pictures of one set and size, for two and a half times as many images."""
+    train, test = (load_data(data, size, split, limit=run.scale.limit) for split in ("train", "test"))
     test = test.subset(range(min(len(test), run.profile.eval_count)))
-    return _autoencoder_for_hours(run, train, {f"{data} at 32": test}, f, channels, 5 * run.scale.crops // 2)
+    return _autoencoder_for_hours(run, train, {f"{data} at {size}": test}, f, channels, 5 * run.scale.crops // 2)
 
 
 def _autoencoder_for_hours(run: Run, train: Pictures | Crops, tests: dict, f: int, channels: int, wanted: int) -> dict:
@@ -107,12 +102,20 @@ def _autoencoder_for_hours(run: Run, train: Pictures | Crops, tests: dict, f: in
     batch = p.autoencoder_batch_size or p.batch_size
     config = run.train_config(batch_size=batch, lr=LR_FIRST_STAGE, images=wanted, decay="cosine")
     trainer = autoencoder_trainer(train, network, config, losses=LOSSES[USED], out=run.folder)
-    kept = run.folder / "points.json"
-    points = points_so_far(run, trainer, kept)
+    held_out: dict[str, dict] = {}  # what is lost of each set by now
 
-    def results() -> dict:
+    def judge() -> dict:
+        model = trainer.snapshot()
+        held_out.update({name: judged(model, test, len(test)) for name, test in tests.items()})
+        psnr = {name: found["psnr"] for name, found in held_out.items()}
+        shown = ", ".join(f"{name} {value:.1f} dB" for name, value in psnr.items())
+        print(f"  {trainer.progress.images} pictures: {shown}", flush=True)
+        return {"psnr": psnr}
+
+    def results(points: list[dict]) -> dict:
         progress, model = trainer.progress, finished_autoencoder(trainer)
-        held_out = {name: judged(model, test, len(test)) for name, test in tests.items()}
+        if not held_out:  # every mark was judged before a stop
+            judge()
         checkpoints.save_model(run.weights(), model, half=True, record=run.name, data=train.name)
         rows = [part for test in tests.values() for part in rebuilt_pictures(model, test, 8)]
         largest = max(len(row[0, 0]) for row in rows)
@@ -142,19 +145,8 @@ def _autoencoder_for_hours(run: Run, train: Pictures | Crops, tests: dict, f: in
             "points": points,
         }
 
-    for part in (32, 16, 8, 4, 2, 1):
-        progress = trainer.run(until=-(-wanted // part // batch), show=True, label=run.stage)
-        if points and points[-1]["step"] >= progress.step:
-            continue
-        model = trainer.snapshot()
-        found = {name: fidelity.psnr(*rebuilt_pictures(model, test, len(test))) for name, test in tests.items()}
-        point = {"step": progress.step, "images": progress.images, "seconds": progress.seconds, "psnr": found}
-        points.append(point)
-        print(f"  {progress.images} crops: " + ", ".join(f"{k} {v:.1f} dB" for k, v in found.items()), flush=True)
-        with written_whole(kept) as path:
-            path.write_text(json.dumps(points))
-        run.keep(results())
-    return results()
+    marks = [{"until": -(-wanted // part // batch)} for part in (32, 16, 8, 4, 2, 1)]
+    return results(judged_at(run, trainer, marks, judge, lambda points: run.keep(results(points))))
 
 
 def stage(data: str, size: int, f: int, cpu: float, *, few: bool = False, hours: float | None = None) -> Stage:

@@ -19,7 +19,7 @@ from ... import checkpoints
 from ...config import AutoencoderConfig, TrainConfig
 from ...data.pictures import Pictures
 from ...device import native_precision
-from ...files import place_of
+from ...files import place_of, written_whole
 from ...measure.timing import Timing, machine_rates, time_call
 from ...page import plotting
 from ...training.trainer import Progress, Trainer
@@ -157,7 +157,35 @@ def save_grid(run: Run, images: Tensor) -> None:
     plotting.save_png(run.picture, plotting.grid_image(images, 8, scale=max(1, 64 // images.shape[-1])))
 
 
-def points_so_far(run: Run, trainer: Trainer, kept: Path) -> list[dict]:
+def judged_at(
+    run: Run,
+    trainer: Trainer,
+    marks: list[dict],
+    judge: Callable[[], dict],
+    keep: Callable[[list[dict]], object] = lambda points: None,
+) -> list[dict]:
+    """Trains from mark to mark, which are arguments of `Trainer.run`, and judges at each: a list of points, what
+    `judge()` found beside step, images and seconds.
+
+    What was judged before a stop is read back, so that each mark is judged once. Where trainings go on for hours,
+    `keep(points)` is called after each; in minutes it would only take time from them.
+    """
+    kept = trainer.out / "points.json"
+    points = _points_so_far(run, trainer, kept)
+    for mark in marks:
+        progress = trainer.run(**mark, show=True, label=run.stage)
+        if points and points[-1]["step"] >= progress.step:
+            continue
+        point = {"step": progress.step, "images": progress.images, "seconds": progress.seconds}
+        points.append(point | judge())
+        with written_whole(kept) as path:
+            path.write_text(json.dumps(points))
+        if run.scale.long:
+            keep(points)
+    return points
+
+
+def _points_so_far(run: Run, trainer: Trainer, kept: Path) -> list[dict]:
     """What was judged before a stop. Where a run of hours left no state, but a record and weights among the published
     ones, the trainer goes on from those: the averaged weights, and an optimizer that begins anew."""
     if kept.is_file():

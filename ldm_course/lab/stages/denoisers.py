@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ from ...data.loaders import load_data
 from ...data.pictures import Pictures
 from ...diffusion.objectives import DenoisingObjective, mean_loss
 from ...diffusion.schedules import make_schedule
-from ...files import written_whole
 from ...measure import distances
 from ...measure.complexity import count_parameters, unet_flops
 from ...spaces import LatentSpace, PixelSpace
@@ -34,10 +32,10 @@ from .base import (
     Run,
     Stage,
     about,
+    judged_at,
     limit_of,
     matrix_rates,
     minutes,
-    points_so_far,
     save_grid,
     steady_rate,
 )
@@ -126,34 +124,21 @@ class Training:
     ) -> list[dict]:
         """Trains from mark to mark, and judges new pictures at each: a list of points, to which `extra(pictures)` adds.
 
-        What was judged before a stop is read back, so that each mark is judged once; `keep(points)` is called after
-        each.
+        See `base.judged_at` for what is kept.
         """
-        run, trainer = self.run, self.trainer
-        kept = trainer.out / "points.json"
-        points = points_so_far(run, trainer, kept)
-        for mark in marks:
-            progress = trainer.run(**mark, show=True, label=run.stage)
-            if points and points[-1]["step"] >= progress.step:
-                continue
-            made = self.drawn(run.profile.eval_count // (2 if self.space.size > 32 else 1))
-            quality = distances.evaluate(made, self.reference)
-            points.append(
-                {
-                    "step": progress.step,
-                    "images": progress.images,
-                    "seconds": progress.seconds,
-                    "flops": self.flops_image * progress.images,
-                    "loss": progress.history[-1]["loss"],
-                    "quality": quality,
-                    **(extra(made) if extra else {}),
-                }
-            )
+
+        def judge() -> dict:
+            made = self.drawn(self.run.profile.eval_count // (2 if self.space.size > 32 else 1))
+            quality, progress = distances.evaluate(made, self.reference), self.trainer.progress
             print(f"  {progress.images} images: FD-E {quality['fd_e']:.0f} ({quality['fd_e_floor']:.0f})", flush=True)
-            with written_whole(kept) as path:
-                path.write_text(json.dumps(points))
-            keep(points)
-        return points
+            return {
+                "flops": self.flops_image * progress.images,
+                "loss": progress.history[-1]["loss"],
+                "quality": quality,
+                **(extra(made) if extra else {}),
+            }
+
+        return judged_at(self.run, self.trainer, marks, judge, keep)
 
 
 def _put_beside(run: Run, weights: Path) -> None:
