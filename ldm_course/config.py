@@ -105,8 +105,9 @@ class AutoencoderConfig:
 class TrainConfig:
     """One training run. The first of `steps`, `images` and `seconds` to be reached ends it.
 
-    `precision` "auto" is what `native_precision` says; `compile` runs the network through torch.compile, which costs a
-    minute at the start and pays on a GPU.
+    `precision` "auto" is what `native_precision` says. Two things for GPUs: `compile` runs the network through
+    torch.compile, which costs a minute at the start; `cuda_graph` records a whole step once and replays it
+    (`training.graphs`), without which Python is slower than the GPU where networks are small.
     """
 
     batch_size: int = 64
@@ -122,6 +123,7 @@ class TrainConfig:
     accumulate: int = 1
     precision: str = "auto"
     compile: bool = False
+    cuda_graph: bool = False
     label_dropout: float = 0.1
     flip: bool = False
     seed: int = 0

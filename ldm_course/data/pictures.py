@@ -101,16 +101,21 @@ class Crops:
 
     def draw(self, indices: torch.Tensor, rng: Chance) -> torch.Tensor:
         """Windows of the pictures at `indices`, counted through all sets, float32 (B, 3, side, side) in [-1, 1]."""
-        ends = torch.tensor([len(part) for part in self.sets]).cumsum(0)
-        which = torch.bucketize(indices.cpu(), ends, right=True).tolist()
-        windows = []
-        for i, k, y, x in zip(indices.tolist(), which, rng.uniform().tolist(), rng.uniform().tolist()):
-            part = self.sets[k]
-            room = part.size - self.side + 1
-            top, left = int(y * room), int(x * room)
-            picture = part.images[i - int(ends[k]) + len(part)]
-            windows.append(picture[:, top : top + self.side, left : left + self.side])
-        return to_float(torch.stack(windows).to(rng.device))
+        y, x = rng.uniform(), rng.uniform()
+        windows, first = None, 0
+        for part in self.sets:  # one window of each set for each row, of which one is taken: no index is looked at
+            found = self._windows(part, (indices - first).clamp(0, len(part) - 1), y, x)
+            here = (indices >= first).to(found.device)[:, None, None, None]
+            windows = found if windows is None else torch.where(here, found, windows)
+            first += len(part)
+        return to_float(windows.to(rng.device))
+
+    def _windows(self, part: Pictures, indices: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """From the pictures at `indices`, uint8 (B, 3, side, side); y and x in [0, 1) say where."""
+        room, device = part.size - self.side + 1, part.images.device
+        top, left = ((place * room).long().to(device) for place in (y, x))
+        every = part.images.unfold(2, self.side, 1).unfold(3, self.side, 1)  # a view: (N, 3, room, room, side, side)
+        return every[indices.to(device), :, top, left]
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:

@@ -21,8 +21,13 @@ class BatchRandom:
     """Random numbers for one step: drawn for the whole batch, of which the caller gets the rows that are his."""
 
     def __init__(self, seed: int, step: int, batch_size: int, rows: slice, device: torch.device | str):
-        self.generator = torch.Generator(device).manual_seed((seed * 1_000_003 + step + 1) % 2**63)
+        self.generator = torch.Generator(device)
         self.batch_size, self.rows, self.device = batch_size, rows, device
+        self.begin(seed, step)
+
+    def begin(self, seed: int, step: int) -> None:
+        """Goes to the beginning of that step's numbers."""
+        self.generator.manual_seed((seed * 1_000_003 + step + 1) % 2**63)
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, `(rows, *shape)`."""
@@ -48,6 +53,13 @@ def on_device(data: Pictures | Crops | Latents, device: torch.device) -> Picture
     return replace(data, **{k: v.to(device) for k, v in tensors.items()})
 
 
+def is_on_gpu(data: Pictures | Crops | Latents) -> bool:
+    """Whether all of the data's tensors are in a GPU's memory."""
+    if isinstance(data, Crops):
+        return all(map(is_on_gpu, data.sets))
+    return all(v.is_cuda for v in vars(data).values() if isinstance(v, Tensor))
+
+
 def draw(data: Pictures | Crops | Latents, indices: Tensor, rng: BatchRandom, flip: bool) -> Tensor:
     """The pictures `indices`, windows of them, or draws from their latents' posteriors, as networks see them:
     `(B, C, H, W)`."""
@@ -59,6 +71,7 @@ class Objective:
     """What `trainer.Trainer` needs to know: how many pictures there are, and the loss on some of them."""
 
     size: int
+    data: Pictures | Crops | Latents
     critic: nn.Module | None = None  # an opponent with an optimizer of its own, as in adversarial training
 
     def to(self, device: torch.device) -> Objective:
@@ -128,7 +141,7 @@ class DenoisingObjective(Objective):
         if self.num_classes is None:
             return None
         label = self.data.labels[indices.to(self.data.labels.device)].to(self.device)
-        return torch.where(rng.uniform() < self.label_dropout, self.num_classes, label)
+        return label.masked_fill(rng.uniform() < self.label_dropout, self.num_classes)
 
 
 @torch.no_grad()

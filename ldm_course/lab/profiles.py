@@ -17,17 +17,26 @@ from ..config import AutoencoderConfig, UNetConfig
 class Scale:
     """How far the reference stages go on one kind of machine.
 
-    `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `crops`: what the first stage for
-    all sizes sees. `long`: trainings go on for hours, so they end after their images and not by the clock, are judged
-    at marks that do not depend on the end, leave a record at each, and know classes where the data has some. `seeds`
-    trainings tell how much a seed matters, each of `seed_images` at most in pixels. `limit`: the most pictures of a
-    data set that are used, None for all. `sides` of the cost stage, where no call may be expected to take more than
-    `call_seconds`, and on a CPU, no batch more than `memory` bytes.
+    `long`: trainings go on for hours, or on a large GPU: they end after their images and not by the clock, are judged
+    at marks that do not depend on the end, leave a record at each, and know classes where the data has some. So many
+    images see, where that is so: `images` CIFAR-10's pixel denoiser, `drawing_images` those of drawings and scenes at
+    64 a side (at other sides in proportion to 64 / side), `few_images` those of a few pictures, `seed_images` each of
+    `seeds` trainings that tell how much a seed matters; latent ones `latent_times` as many, None for as many as take
+    the same FLOPs. `crops` what the first stage for all sizes sees, and `other_crops` those of other f and channels.
+
+    `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
+    `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
+    more than `memory` bytes.
     """
 
     images: int = 48_000
+    drawing_images: int = 48_000
+    few_images: int = 48_000
+    latent_times: int | None = None
     compile: bool = False
+    cuda_graph: bool = False
     crops: int = 400_000
+    other_crops: int = 200_000
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
@@ -72,12 +81,6 @@ class Profile:
 
 _SMALL_UNET = UNetConfig(block_out_channels=(32, 32), attention=(False, True), norm_num_groups=4)
 _SMALL_AUTOENCODER = AutoencoderConfig(block_out_channels=(16, 32, 32), norm_num_groups=4)
-_LARGE_UNET = UNetConfig(
-    block_out_channels=(128, 256, 256), layers_per_block=2, attention=(False, True, True), norm_num_groups=32
-)
-
-
-_LARGE_AUTOENCODER = AutoencoderConfig(block_out_channels=(64, 128, 256), layers_per_block=2, norm_num_groups=16)
 PROFILES = {
     "smoke": Profile(
         "smoke",
@@ -96,7 +99,10 @@ PROFILES = {
         timing_batches=(1, 8),
         scale=Scale(
             images=64,
+            drawing_images=64,
+            few_images=64,
             crops=64,
+            other_crops=64,
             seeds=2,
             seed_images=48,
             limit=256,
@@ -128,7 +134,9 @@ PROFILES = {
         reference_count=10_000,
         ddpm_count=512,
         match_steps=25,
-        scale=Scale(images=1_500_000, long=True, seeds=3),
+        scale=Scale(
+            images=1_500_000, drawing_images=300_000, few_images=200_000, seed_images=100_000, long=True, seeds=3
+        ),
     ),
     "gpu": Profile(
         "gpu",
@@ -142,19 +150,33 @@ PROFILES = {
         match_steps=50,
         scale=Scale(images=1_000_000),
     ),
+    # the course's networks, which two cores can sample from, trained on one large GPU until they have learnt
     "reference": Profile(
         "reference",
-        unet=_LARGE_UNET,
-        autoencoder=_LARGE_AUTOENCODER,
+        autoencoder=AutoencoderConfig(mid_attention=False),
         batch_size=256,
-        lr=4e-4,
+        autoencoder_batch_size=128,
+        lr=1e-3,
         ema_decay=0.9995,
         budget=200.0,
-        eval_count=2048,
-        reference_count=10_000,
+        eval_count=1000,
+        reference_count=50_000,
         ddpm_count=512,
         match_steps=50,
-        scale=Scale(images=5_000_000, compile=True),
+        scale=Scale(
+            images=5_000_000,
+            drawing_images=1_000_000,
+            few_images=500_000,
+            latent_times=4,
+            compile=True,
+            cuda_graph=True,
+            crops=1_500_000,
+            other_crops=400_000,
+            long=True,
+            seeds=3,
+            seed_images=200_000,
+            call_seconds=4.0,
+        ),
     ),
 }
 

@@ -88,6 +88,9 @@ def calm(results: Mapping, space: str, images: int) -> Calm | None:
     """What the stage found in a space after so many images; None where it was not judged there."""
     usual, by_rate, gaps, points = [], {}, [], []
     for row in (r for r in results["runs"] if r["space"] == space):
+        if row.get("diverged"):
+            by_rate[row["times"]] = math.inf
+            continue
         point = next((p for p in row["points"] if p["images"] == images), None)
         if point is None:
             return None

@@ -37,6 +37,7 @@ from ..config import TrainConfig
 from ..device import native_precision
 from ..diffusion.objectives import BatchRandom, Objective
 from ..files import all_finite, writable_folder, written_whole
+from .graphs import WARM_STEPS, StepGraph
 
 STATE_FILE = "state.safetensors"
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)  # one tensor a name, as safetensors keeps them
@@ -88,13 +89,17 @@ def learning_rate(config: TrainConfig, step: int, total: int | None) -> float:
     return rate * (left if config.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
 
 
+def average_weight(decay: float, n: int) -> float:
+    """What the current weights weigh in the average, after n updates."""
+    return 1 - min(decay, (1 + n) / (10 + n))
+
+
 def averaged(model: nn.Module, decay: float, device: torch.device | str = "cpu") -> AveragedModel:
     """An exponential moving average of the weights; early on it forgets faster: min(decay, (1 + n) / (10 + n))."""
 
     @torch.no_grad()
     def update(average, current, _):
-        n = int(ema.n_averaged)
-        torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
+        torch._foreach_lerp_(average, current, average_weight(decay, int(ema.n_averaged)))
 
     ema = AveragedModel(model, device=device, multi_avg_fn=update)
     ema.n_averaged = ema.n_averaged.cpu()  # read at each step: on a GPU that would be a wait
@@ -154,6 +159,8 @@ class Trainer:
         objective.to(self.accelerator.device)
         self.progress = Progress()
         self.grad_norm: Tensor | None = None  # of the last step's gradient, before it was clipped
+        self._graph: StepGraph | None = None
+        self._warm_steps = WARM_STEPS  # to go before a step can be recorded
         if self.out is not None:
             if self.accelerator.is_main_process:
                 writable_folder(self.out)
@@ -255,12 +262,15 @@ class Trainer:
     def _step(self, total: int | None) -> dict[str, Tensor]:
         config, step = self.config, self.progress.step
         indices = batch_indices(self.objective.size, step, config.batch_size, config.seed)
+        rate = learning_rate(config, step, total)
+        if self._is_recorded():
+            return self._replayed(indices, rate)
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         part = config.batch_size // (processes * config.accumulate)
         sums: dict[str, Tensor] = {}
         for optimizer in filter(None, (self.optimizer, self.critic_optimizer)):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, step, total)
+                group["lr"] = rate
         for i in range(config.accumulate):
             first = (rank * config.accumulate + i) * part
             rows = slice(first, first + part)
@@ -274,7 +284,21 @@ class Trainer:
         self.ema.update_parameters(self.accelerator.unwrap_model(self.model))
         return sums
 
-    def _autocast(self) -> AbstractContextManager:
+    def _is_recorded(self) -> bool:
+        """Whether this step is a replay: the first ones are not, since libraries prepare themselves in them."""
+        if self._graph is None and self.config.cuda_graph and StepGraph.suits(self):
+            if self._warm_steps == 0:
+                self._graph = StepGraph(self)
+            self._warm_steps -= 1
+        return self._graph is not None
+
+    def _replayed(self, indices: Tensor, rate: float) -> dict[str, Tensor]:
+        n = int(self.ema.n_averaged)
+        losses = self._graph.replay(indices, self.progress.step, rate, average_weight(self.config.ema_decay, n))
+        self.ema.n_averaged += 1
+        return losses
+
+    def autocast(self) -> AbstractContextManager:
         """bf16 is entered here, since accelerate keeps one precision for a whole process; fp16 and its scaler there."""
         if self.precision == "fp16":
             return self.accelerator.autocast()
@@ -282,11 +306,11 @@ class Trainer:
 
     def _backward(self, indices: Tensor, rng: BatchRandom) -> dict[str, Tensor]:
         unwrap = self.accelerator.unwrap_model
-        with self._autocast():
+        with self.autocast():
             losses = self.objective(self.model, indices, rng, critic=self.critic and unwrap(self.critic))
         self.grad_norm = self._update(losses["loss"], self.model, self.optimizer)
         if self.critic is not None:
-            with self._autocast():
+            with self.autocast():
                 losses["critic"] = self.objective.critic_loss(self.critic)
             self._update(losses["critic"], self.critic, self.critic_optimizer)
         return losses

@@ -32,8 +32,8 @@ def autoencoder(run: Run, data: str, size: int, f: int, *, few: bool = False) ->
     PSNR, SSIM and FD-E of held-out reconstructions. The weights that are kept are those with the loss USED.
     """
     p = run.profile
-    if run.scale.long and not few:
-        return autoencoder_of_whole_pictures(run, data, size, f, p.autoencoder.latent_channels)
+    if run.scale.long:
+        return autoencoder_of_whole_pictures(run, data, size, f, few)
     train, test = (load_data(data, size, split, limit=limit_of(run, split, few)) for split in ("train", "test"))
     network, variants, rows = autoencoder_of(p, f), {}, [test.images[:8]]
     for name, losses in LOSSES.items():
@@ -70,38 +70,46 @@ def autoencoder(run: Run, data: str, size: int, f: int, *, few: bool = False) ->
     }
 
 
-FIRST_STAGE_SETS = (("emoji", 64), ("emoji", 128), ("scenes", 64))  # what the first stage for all sizes is made of
+# what the first stage for all sizes is made of: the same things at several sizes, as lines of several widths
+FIRST_STAGE_SETS = (("emoji", 32), ("emoji", 64), ("emoji", 128), ("scenes", 32), ("scenes", 64))
 FIRST_STAGE_SCENES = 4000
+EPOCHS = 30  # of an autoencoder of whole pictures, where trainings go on for hours
 
 
 def first_stage(run: Run, f: int, channels: int) -> dict:
     """One autoencoder for emoji and scenes at every size: trained on crops, judged on whole held-out pictures.
 
-    It sees `Scale.crops` windows of 32 x 32, at a rate that falls to zero; after each twice as many it is judged.
+    It sees `Scale.crops` windows of 32 x 32 (`other_crops` with another f or other channels than the standard ones), at
+    a rate that falls to zero; after each twice as many it is judged.
     """
-    p, wanted = run.profile, run.scale.crops
-    limits = {"emoji": run.scale.limit, "scenes": run.scale.limit or FIRST_STAGE_SCENES}
+    p, scale = run.profile, run.scale
+    limits = {"emoji": scale.limit, "scenes": scale.limit or FIRST_STAGE_SCENES}
     train = Crops(tuple(load_data(data, size, limit=limits[data]) for data, size in FIRST_STAGE_SETS))
     tests = {
         f"{data} at {size}": load_data(data, size, "test", limit=min(256, p.eval_count))
         for data, size in FIRST_STAGE_SETS
     }
-    return _autoencoder_for_hours(run, train, tests, f, channels, wanted)
+    wanted = scale.crops if (f, channels) == STANDARD else scale.other_crops
+    return _autoencoder_of_images(run, train, tests, f, channels, wanted)
 
 
-def autoencoder_of_whole_pictures(run: Run, data: str, size: int, f: int, channels: int) -> dict:
-    """The same of whole pictures of one set and size, for two and a half times as many images."""
-    train, test = (load_data(data, size, split, limit=run.scale.limit) for split in ("train", "test"))
+def autoencoder_of_whole_pictures(run: Run, data: str, size: int, f: int, few: bool) -> dict:
+    """The same of whole pictures of one set and size, for EPOCHS, or as many images as `Scale` allows."""
+    scale = run.scale
+    train, test = (load_data(data, size, split, limit=limit_of(run, split, few)) for split in ("train", "test"))
     test = test.subset(range(min(len(test), run.profile.eval_count)))
-    return _autoencoder_for_hours(run, train, {f"{data} at {size}": test}, f, channels, 5 * run.scale.crops // 2)
+    wanted = scale.few_images if few else min(EPOCHS * len(train), 5 * scale.crops // 2)
+    channels = run.profile.autoencoder.latent_channels
+    return _autoencoder_of_images(run, train, {f"{data} at {size}": test}, f, channels, wanted)
 
 
-def _autoencoder_for_hours(run: Run, train: Pictures | Crops, tests: dict, f: int, channels: int, wanted: int) -> dict:
+def _autoencoder_of_images(run: Run, train: Pictures | Crops, tests: dict, f: int, channels: int, wanted: int) -> dict:
     p = run.profile
     network = replace(autoencoder_of(p, f), latent_channels=channels, mid_attention=False)
     batch = p.autoencoder_batch_size or p.batch_size
     config = run.train_config(batch_size=batch, lr=LR_FIRST_STAGE, images=wanted, decay="cosine")
-    trainer = autoencoder_trainer(train, network, config, losses=LOSSES[USED], out=run.folder)
+    options = {"losses": LOSSES[USED], "out": run.folder, "save_every": run.save_every}
+    trainer = autoencoder_trainer(train, network, config, **options)
     held_out: dict[str, dict] = {}  # what is lost of each set by now
 
     def judge() -> dict:
@@ -159,14 +167,25 @@ def stage(data: str, size: int, f: int, cpu: float, *, few: bool = False, hours:
     return Stage(name, f"autoencoder, f = {f}, on {of} at {size}", run, minutes(1.5, cpu, hours), networks, (), shows)
 
 
-FIRST_STAGE = Stage(
-    "first-stage-f4",
-    "one autoencoder for emoji and scenes at every size, f = 4, on crops",
-    partial(first_stage, f=4, channels=4),
-    minutes(3, hours=110),
-    shows={f"PSNR, {data} at {size}": f"points[last].psnr.{data} at {size}" for data, size in FIRST_STAGE_SETS},
-)
+def first_stage_name(f: int, channels: int) -> str:
+    """`first-stage-f4` is the standard one's; others name their channels too."""
+    return f"first-stage-f{f}" + ("" if (f, channels) == STANDARD else f"-c{channels}")
+
+
+def _first_stage(f: int, channels: int, hours: float) -> Stage:
+    return Stage(
+        first_stage_name(f, channels),
+        f"one autoencoder for emoji and scenes at every size, f = {f}, {channels} channels, on crops",
+        partial(first_stage, f=f, channels=channels),
+        minutes(3, hours=hours),
+        shows={f"PSNR, {data} at {size}": f"points[last].psnr.{data} at {size}" for data, size in FIRST_STAGE_SETS},
+    )
+
+
+STANDARD = (4, 4)  # f and channels of the latents that denoisers get
+FIRST_STAGE = _first_stage(*STANDARD, 110)
+# with as many channels as the standard one, or as many values a picture
+OTHER_FIRST_STAGES = tuple(_first_stage(f, channels, 60) for f, channels in ((2, 4), (2, 1), (8, 4), (8, 16)))
 PHOTOGRAPHS = tuple(stage("cifar10", 32, f, cpu=1.2, hours=280 if f == 4 else None) for f in (2, 4, 8))
-FEW_PHOTOGRAPHS = stage("cifar10", 32, 4, cpu=2, few=True)
-DRAWINGS = tuple(stage("emoji", size, f, cpu) for size, cpu in ((64, 1.5), (128, 2.0)) for f in (2, 4, 8))
-SCENES = {(size, f): stage("scenes", size, f, cpu=1.5) for size, f in ((64, 4), (128, 8))}
+FEW_PHOTOGRAPHS = stage("cifar10", 32, 4, cpu=2, few=True, hours=60)
+DRAWINGS = tuple(stage("emoji", 64, f, cpu=1.5) for f in (2, 4, 8))

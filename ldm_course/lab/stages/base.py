@@ -18,6 +18,7 @@ from torch import Tensor
 from ... import checkpoints
 from ...config import AutoencoderConfig, TrainConfig
 from ...data.pictures import Pictures
+from ...denoiser import Denoiser
 from ...device import native_precision
 from ...files import place_of, written_whole
 from ...measure.timing import Timing, machine_rates, time_call
@@ -27,7 +28,7 @@ from ..profiles import Profile, Scale
 from ..records import load_record
 
 SCHEDULE, PREDICTION = "cosine", "v"
-FEW = 1000  # pictures to train on, for the claims about overfitting
+FEW = 128  # pictures to train on, for the claims about overfitting
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,19 @@ class Run:
 
     def train_config(self, **options) -> TrainConfig:
         p = self.profile
-        common = {"batch_size": p.batch_size, "lr": p.lr, "ema_decay": p.ema_decay, "compile": self.scale.compile}
-        return TrainConfig(**(common | {"seconds": self.seconds} | options))
+        common = {"batch_size": p.batch_size, "lr": p.lr, "ema_decay": p.ema_decay}
+        common |= {"compile": self.scale.compile, "cuda_graph": self.scale.cuda_graph, "seconds": self.seconds}
+        return TrainConfig(**(common | options))
+
+    @property
+    def at_once(self) -> int:
+        """Pictures that are drawn or encoded in one batch: a GPU needs many, so as not to wait for Python."""
+        return 500 if self.device.type == "cuda" else 64
+
+    @property
+    def save_every(self) -> int:
+        """Steps between two saved states: about a minute's."""
+        return 5000 if self.device.type == "cuda" else 250
 
 
 @dataclass(frozen=True)
@@ -151,6 +163,13 @@ def steady_rate(history: list[dict]) -> float | None:
         return None
     first, last = history[0], history[-1]
     return (last["images"] - first["images"]) / (last["seconds"] - first["seconds"])
+
+
+def labels_as_in(labels: Tensor | None, d: Denoiser, count: int, seed: int = 0) -> Tensor | None:
+    """`count` classes, each as often as among the data's `labels`; None for a denoiser that knows no classes."""
+    if d.num_classes is None:
+        return None
+    return labels.cpu()[torch.randint(len(labels), (count,), generator=torch.Generator().manual_seed(seed))]
 
 
 def save_grid(run: Run, images: Tensor) -> None:

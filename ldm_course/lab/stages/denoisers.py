@@ -33,6 +33,7 @@ from .base import (
     Stage,
     about,
     judged_at,
+    labels_as_in,
     limit_of,
     matrix_rates,
     minutes,
@@ -41,7 +42,8 @@ from .base import (
 )
 
 POINTS = 12  # at which a denoiser is judged on its way, each √2 times as far as the one before
-FIRST_MARK = 50_000  # images, of trainings that go on for hours; √2 times as many at each further mark
+# images, of trainings that go on for hours; √2 times as many at each further mark
+FIRST_MARK, FIRST_MARK_OF_FEW = 50_000, 5_000
 
 
 def denoiser(
@@ -63,17 +65,15 @@ def denoiser(
     p = run.profile
     train, test = (load_data(data, size, split, limit=limit_of(run, split, few)) for split in ("train", "test"))
     space, source, first_stage = space_and_data(run, train, autoencoder)
-    network = replace(p.unet, block_out_channels=tuple(width * w for w in p.unet.block_out_channels))
-    network = network.for_channels(space.shape[0])
-    if run.scale.long and train.classes:
-        network = replace(network, num_classes=len(train.classes))
+    network = network_for(run, train, space, width)
     flops = unet_flops(network, space.shape[1], backward=True).total
     wanted = None if images is None else images(run.scale)
-    if wanted is not None and autoencoder is not None:  # the same FLOPs as in pixels
-        wanted = round(wanted * unet_flops(p.unet, size, backward=True).total / flops)
+    if wanted is not None and autoencoder is not None:  # by default the same FLOPs as in pixels
+        times = run.scale.latent_times or unet_flops(p.unet, size, backward=True).total / flops
+        wanted = round(wanted * times)
     config = run.train_config(images=wanted)
     trainer = denoiser_trainer(
-        source, network, config, make_schedule(SCHEDULE), PREDICTION, out=run.folder, save_every=250
+        source, network, config, make_schedule(SCHEDULE), PREDICTION, out=run.folder, save_every=run.save_every
     )
     training = Training(run, trainer, space, distances.Reference(train, limit=p.reference_count))
     extra = _overfitting(training, train, test) if few else None
@@ -81,12 +81,22 @@ def denoiser(
         _put_beside(run, run.weights(autoencoder))
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    marks = _marks(run, wanted, config.batch_size, POINTS // 3 if space.size > 32 else POINTS)
+    first = FIRST_MARK_OF_FEW if few else FIRST_MARK
+    marks = _marks(run, wanted, config.batch_size, POINTS // 3 if space.size > 32 else POINTS, first)
 
     def results(points: list[dict]) -> dict:
         return _denoiser_results(training, train, test, first_stage, points)
 
     return results(training.judged_at(marks, extra, lambda points: run.keep(results(points))))
+
+
+def network_for(run: Run, train: Pictures, space: PixelSpace | LatentSpace, width: int = 1) -> UNetConfig:
+    """The profile's U-Net for this space, all its widths multiplied by `width`; where trainings go on for hours, with
+    the data's classes."""
+    network = run.profile.unet
+    network = replace(network, block_out_channels=tuple(width * w for w in network.block_out_channels))
+    classes = len(train.classes) if run.scale.long and train.classes else None
+    return replace(network.for_channels(space.shape[0]), num_classes=classes)
 
 
 @dataclass(frozen=True)
@@ -109,12 +119,9 @@ class Training:
 
     def drawn(self, count: int, seed: int = 0) -> Tensor:
         """New pictures, of classes as often as in the data, where the network knows classes."""
-        d = denoiser_of(self.trainer, self.space)
-        label = None
-        if d.num_classes is not None:
-            labels = self.trainer.objective.data.labels.cpu()
-            label = labels[torch.randint(len(labels), (count,), generator=torch.Generator().manual_seed(seed))]
-        return d.generate(count, steps=self.run.profile.match_steps, label=label, seed=seed)
+        d, run = denoiser_of(self.trainer, self.space), self.run
+        label = labels_as_in(self.trainer.objective.data.labels, d, count, seed)
+        return d.generate(count, steps=run.profile.match_steps, label=label, seed=seed, batch_size=run.at_once)
 
     def judged_at(
         self,
@@ -128,7 +135,8 @@ class Training:
         """
 
         def judge() -> dict:
-            made = self.drawn(self.run.profile.eval_count // (2 if self.space.size > 32 else 1))
+            half = self.space.size > 32 and not self.run.scale.long
+            made = self.drawn(self.run.profile.eval_count // (2 if half else 1))
             quality, progress = distances.evaluate(made, self.reference), self.trainer.progress
             print(f"  {progress.images} images: FD-E {quality['fd_e']:.0f} ({quality['fd_e_floor']:.0f})", flush=True)
             return {
@@ -199,7 +207,7 @@ def space_and_data(run: Run, train: Pictures, autoencoder: str | None):
     if autoencoder is None:
         return PixelSpace(train.size), train, None
     model, _ = checkpoints.load_model(run.weights(autoencoder), run.device)
-    latents = encode_pictures(model, train, cache=run.folder)
+    latents = encode_pictures(model, train, cache=run.folder, batch_size=run.at_once)
     record = run.record_of(autoencoder)
     paid = record["results"]["variants"][USED]
     each = record["results"]["training_flops_image"]
@@ -212,10 +220,10 @@ def space_and_data(run: Run, train: Pictures, autoencoder: str | None):
     return LatentSpace(train.size, model), latents, first_stage
 
 
-def _marks(run: Run, images: int | None, batch_size: int, points: int) -> list[dict]:
+def _marks(run: Run, images: int | None, batch_size: int, points: int, first: int) -> list[dict]:
     """Where to judge, as arguments of `Trainer.run`: by pictures seen where their number is known, else by seconds."""
     if run.scale.long and images is not None:  # the same marks, however far the run is to go
-        counts = [FIRST_MARK * 2 ** (k / 2) for k in range(40)]
+        counts = [first * 2 ** (k / 2) for k in range(40)]
         return [{"until": round(n / batch_size)} for n in (*(n for n in counts if n < 0.9 * images), images)]
     parts = [2 ** (-k / 2) for k in reversed(range(points))]
     if images is None:
@@ -266,12 +274,11 @@ def pixel_stage(data: str, size: int, time: dict[str, float], *, images=None) ->
     return Stage(f"denoiser-{data}-{size}-pixel", f"{data} at {size}, in pixels", trains, time, shows=_QUALITY)
 
 
-def latent_stage(data: str, size: int, f: int, time: dict[str, float], *, width: int = 1, images=None) -> Stage:
-    """The stage of a denoiser in the latents of f, `width` times as wide."""
-    first = f"autoencoder-{data}-{size}-f{f}"
+def latent_stage(data: str, size: int, first: str, time: dict[str, float], *, width: int = 1, images=None) -> Stage:
+    """The stage of a denoiser in the latents of the stage `first`, `width` times as wide."""
     return Stage(
         f"denoiser-{data}-{size}-latent" + ("-wide" if width > 1 else ""),
-        f"{data} at {size}, in latents of f = {f}" + (f", {width} times as wide" if width > 1 else ""),
+        f"{data} at {size}, in the latents of {first}" + (f", {width} times as wide" if width > 1 else ""),
         partial(denoiser, data=data, size=size, images=images, autoencoder=first, width=width),
         time,
         needs=(first,),
@@ -279,9 +286,18 @@ def latent_stage(data: str, size: int, f: int, time: dict[str, float], *, width:
     )
 
 
-def pair(data: str, size: int, f: int) -> tuple[Stage, Stage]:
-    """A stage in pixels and one in the latents of f, a few minutes each."""
-    return pixel_stage(data, size, minutes(5, 4)), latent_stage(data, size, f, minutes(5, 4))
+def pair(data: str, size: int) -> tuple[Stage, Stage]:
+    """A stage in pixels and one in the latents of the first stage for all sizes."""
+    time, images = minutes(5, hours=75 * size / 32), partial(_images_of_drawings, size=size)
+    return pixel_stage(data, size, time, images=images), latent_stage(data, size, "first-stage-f4", time, images=images)
+
+
+def _images_of_drawings(scale: Scale, size: int) -> int:
+    return scale.drawing_images * 64 // size
+
+
+def _images_of_few(scale: Scale) -> int | None:
+    return scale.few_images if scale.long else None
 
 
 def _on_few(space: str) -> Stage:
@@ -289,8 +305,8 @@ def _on_few(space: str) -> Stage:
     return Stage(
         f"few-cifar10-32-{space}",
         f"a denoiser in {space} space, trained on {FEW} pictures",
-        partial(denoiser, data="cifar10", size=32, autoencoder=first, few=True),
-        minutes(3, 8),
+        partial(denoiser, data="cifar10", size=32, autoencoder=first, few=True, images=_images_of_few),
+        minutes(3, 8, hours=60),
         needs=(first,) if first else (),
         shows={"loss on new pictures": "points[last].loss_test", "on its own": "points[last].loss_train"},
     )
@@ -300,9 +316,11 @@ def _images(scale: Scale) -> int:
     return scale.images
 
 
+_PHOTOGRAPHS = ("cifar10", 32, "autoencoder-cifar10-32-f4")
 PHOTOGRAPHS = (
     pixel_stage("cifar10", 32, minutes(8, 14, hours=360), images=_images),
-    latent_stage("cifar10", 32, 4, minutes(8, 14, hours=560), images=_images),
-    latent_stage("cifar10", 32, 4, minutes(8, 14), width=4, images=_images),
+    latent_stage(*_PHOTOGRAPHS, minutes(8, 14, hours=560), images=_images),
+    latent_stage(*_PHOTOGRAPHS, {"smoke": 0.01, "cpu": 14}, width=4, images=_images),
 )
 FEW_PHOTOGRAPHS = tuple(_on_few(space) for space in ("pixel", "latent"))
+DRAWINGS = tuple(stage for size in (32, 64, 128) for data in ("emoji", "scenes") for stage in pair(data, size))

@@ -26,9 +26,9 @@ from ...measure.timing import training_step
 from ...networks.unet import UNet
 from ...spaces import LatentSpace, PixelSpace
 from ...training.recipes import denoiser_trainer, seeded
-from ...training.trainer import STATE_FILE
+from ...training.trainer import STATE_FILE, Diverged
 from .base import PREDICTION, SCHEDULE, Run, Stage, about, minutes, save_grid, timed
-from .denoisers import Training, space_and_data
+from .denoisers import Training, network_for, space_and_data
 
 RATES = (4, 16)  # times the learning rate, for the claim about stability
 WARM_UP = 25  # steps for these trainings: short, so that it is the rate that is tested
@@ -37,40 +37,41 @@ BLOCKS = 60  # points of a stored training curve
 
 @dataclass(frozen=True)
 class Place:
-    """A space, and the data in it: to train on, and held out."""
+    """A space, and the data in it: `pictures` as they are, and to train on and held out as the space sees them."""
 
     space: PixelSpace | LatentSpace
+    pictures: Pictures
     train: Pictures | Latents
     test: Pictures | Latents
 
 
-def seeds(run: Run, data: str, size: int, autoencoder: str) -> dict:
-    """The same training from several seeds in both spaces, and from the first one at RATES times the learning rate.
+def seeds(run: Run, data: str, size: int, autoencoder: str, rates: tuple[int, ...] = ()) -> dict:
+    """The same training from several seeds in both spaces, and from the first one at `rates` times the learning rate.
 
     The first pixel training lasts `seed_images` or the stage's seconds, and all others see as many images. The latent
-    ones are judged there; with the usual rate they go on for as many images as take a pixel training's seconds, by
-    steps of both that are timed in turns. A seed decides the initial weights, the order of the pictures, times and
+    ones are judged there; with the usual rate they go on for `Scale.latent_times` as many, or for as many images as
+    take a pixel training's seconds, by steps of both that are timed in turns. A training that diverges leaves a row
+    without points. A seed decides the initial weights, the order of the pictures, times and
     noises. One autoencoder serves all.
     """
     p, rows = run.profile, []
     train = load_data(data, size, limit=run.scale.limit)
-    test = load_data(data, size, "test", limit=4 * p.eval_count)
+    test = load_data(data, size, "test", limit=min(4 * p.eval_count, 2048))
     latent, latents, first_stage = space_and_data(run, train, autoencoder)
     reference = distances.Reference(train, limit=p.reference_count)
     places = {
-        "pixel": Place(PixelSpace(size), train, test),
-        "latent": Place(latent, latents, encode_pictures(latent.autoencoder, test)),
+        "pixel": Place(PixelSpace(size), train, train, test),
+        "latent": Place(latent, train, latents, encode_pictures(latent.autoencoder, test)),
     }
     shapes = [place.space.shape for place in places.values()]
-    for seed, times in [(seed, 1) for seed in range(run.scale.seeds)] + [(0, times) for times in RATES]:
+    for seed, times in [(seed, 1) for seed in range(run.scale.seeds)] + [(0, times) for times in rates]:
         for name, place in places.items():
             row = {"space": name, "seed": seed, "times": times}
             rows.append(row | _one_seed(run, place, reference, row, _marks_of_seed(run, shapes, rows, row)))
-            last = rows[-1]["points"][-1]
-            print(f"  {row}: {last['images']} images, KD-E {last['quality']['kd_e']:.2f}", flush=True)
+            print(f"  {row}: {_end_of(rows[-1])}", flush=True)
     first = _first(rows, "pixel")["points"][-1]
-    shown = [load_file(_folder_of(run, row) / "samples.safetensors")["images"] for row in rows]
-    save_grid(run, torch.cat(shown))
+    drew = [row for row in rows if row["points"]]
+    save_grid(run, torch.cat([load_file(_folder_of(run, row) / "samples.safetensors")["images"] for row in drew]))
     return {
         "data": about(train, test),
         "first_stage": first_stage,
@@ -80,9 +81,16 @@ def seeds(run: Run, data: str, size: int, autoencoder: str) -> dict:
         "lr": p.lr,
         "warmup_steps": WARM_UP,
         "sampler": f"ddim, {p.match_steps} steps",
-        "rows_of_the_picture": [f"{r['space']}, seed {r['seed']}, {r['times']} times the rate" for r in rows],
+        "rows_of_the_picture": [f"{r['space']}, seed {r['seed']}, {r['times']} times the rate" for r in drew],
         "runs": rows,
     }
+
+
+def _end_of(row: dict) -> str:
+    if not row["points"]:
+        return row["diverged"]
+    last = row["points"][-1]
+    return f"{last['images']} images, KD-E {last['quality']['kd_e']:.2f}"
 
 
 def _folder_of(run: Run, row: dict) -> Path:
@@ -97,7 +105,7 @@ def _marks_of_seed(run: Run, shapes: list[tuple[int, ...]], rows: list[dict], ro
         steps = [point["step"] for point in first["points"]]
     else:
         same = _first(rows, "pixel")["points"][-1]["step"]
-        steps = [same, round(same * max(1, _faster(run, shapes)))]
+        steps = [same, round(same * (run.scale.latent_times or max(1, _faster(run, shapes))))]
     return [{"until": step} for step in (steps if row["times"] == 1 else steps[:1])]
 
 
@@ -129,7 +137,7 @@ def _one_seed(run: Run, place: Place, reference: distances.Reference, row: dict,
         return json.loads((folder / "row.json").read_text())
     options = {"seconds": marks[-1].get("until_seconds"), "steps": marks[-1].get("until"), "warmup_steps": WARM_UP}
     config = run.train_config(seed=row["seed"], lr=row["times"] * p.lr, compile=False, **options)
-    network, schedule = p.unet.for_channels(place.space.shape[0]), make_schedule(SCHEDULE)
+    network, schedule = network_for(run, place.pictures, place.space), make_schedule(SCHEDULE)
     trainer = denoiser_trainer(place.train, network, config, schedule, PREDICTION, out=folder, log_every=1)
     training = Training(run, trainer, place.space, reference)
     new = DenoisingObjective(place.test, schedule, PREDICTION).to(trainer.accelerator.device)
@@ -138,20 +146,25 @@ def _one_seed(run: Run, place: Place, reference: distances.Reference, row: dict,
         again = distances.evaluate(training.drawn(len(made), seed=1), reference)
         return {"loss_test": mean_loss(trainer.snapshot(), new, len(place.test)), "again": again}
 
-    points = training.judged_at(marks, extra)
+    try:
+        points, diverged = training.judged_at(marks, extra), None
+    except Diverged as error:
+        points, diverged = [], str(error)
     history = trainer.progress.history
     curves = {name: [entry[name] for entry in history] for name in ("loss", "grad_norm")}
     found = {
         "lr": config.lr,
         "points": points,
+        "diverged": diverged,
         "spikes": {name: [k + 1 for k in stability.spikes(curve)] for name, curve in curves.items()},
         "clipped": sum(not norm <= config.grad_clip for norm in curves["grad_norm"]) / len(history),
         "curves": {name: _in_blocks(curve) for name, curve in curves.items()},
     }
-    save_file({"images": training.drawn(8)}, folder / "samples.safetensors")
+    if points:
+        save_file({"images": training.drawn(8)}, folder / "samples.safetensors")
     with written_whole(folder / "row.json") as path:
         path.write_text(json.dumps(found))
-    (folder / STATE_FILE).unlink()  # large, and of no more use
+    (folder / STATE_FILE).unlink(missing_ok=True)  # large, and of no more use
     return found
 
 
@@ -169,21 +182,33 @@ def noise(run: Run, data: str, size: int, autoencoder: str) -> dict:
 
 
 _FIRST = "autoencoder-cifar10-32-f4"
+_SHOWN_OF_SEEDS = {"images": "images", "KD-E, pixel": "runs[space=pixel,seed=0,times=1].points[last].quality.kd_e"}
+
+
+def _seeds_of_drawings(data: str) -> Stage:
+    first = "first-stage-f4"
+    trains = partial(seeds, data=data, size=64, autoencoder=first)
+    says = f"one training of {data} at 64 in both spaces, from several seeds"
+    time = minutes(3, hours=300)
+    return Stage(f"seeds-{data}-64", says, trains, time, needs=(first,), shows=_SHOWN_OF_SEEDS)
+
+
 STAGES = (
     Stage(
         "seeds-cifar10-32",
         f"one training in both spaces from several seeds, and at {' and '.join(map(str, RATES))} times the rate",
-        partial(seeds, data="cifar10", size=32, autoencoder=_FIRST),
-        minutes(0.75, 10),
+        partial(seeds, data="cifar10", size=32, autoencoder=_FIRST, rates=RATES),
+        minutes(0.75, 10, hours=300),
         networks=2 * (3 + len(RATES)),
         needs=(_FIRST,),
-        shows={"images": "images", "KD-E, pixel": "runs[space=pixel,seed=0,times=1].points[last].quality.kd_e"},
+        shows=_SHOWN_OF_SEEDS,
     ),
+    *(_seeds_of_drawings(data) for data in ("emoji", "scenes")),
     Stage(
         "noise-cifar10-32",
         "what an autoencoder, and a linear filter, make of noisy pictures",
         partial(noise, data="cifar10", size=32, autoencoder=_FIRST),
-        minutes(0.2, 0.5),
+        minutes(0.2, 0.5, hours=1),
         needs=(_FIRST,),
         shows={
             "PSNR at 0.2, noisy": "rows[std=0.2].noisy",

@@ -12,7 +12,7 @@ from ... import checkpoints
 from ...data.loaders import load_data
 from ...files import written_whole
 from ...measure import distances
-from .base import Run, Stage, minutes, record_name, save_grid
+from .base import Run, Stage, labels_as_in, minutes, record_name, save_grid
 
 STEPS = (5, 10, 20, 50, 100, 250, 1000)  # of the sampling tables
 
@@ -26,15 +26,16 @@ def sampling(run: Run, trained: str) -> dict:
     kept, rows, shown = run.folder / "rows.json", [], []
     if kept.is_file():
         rows = json.loads(kept.read_text())
-    d.generate(min(64, p.eval_count), steps=1)  # the first call is slow
+    d.generate(min(run.at_once, p.eval_count), steps=1, batch_size=run.at_once)  # the first call is slow
     done = {(row["method"], row["steps"]) for row in rows}
     for steps in STEPS:
         count = p.eval_count if steps <= 100 else p.ddpm_count
         for method in ("ddpm", "ddim", "dpmpp"):
             if (method, steps) in done:
                 continue
+            label = labels_as_in(train.labels, d, count)
             started = time.perf_counter()
-            made = d.generate(count, method=method, steps=steps)
+            made = d.generate(count, method=method, steps=steps, batch_size=run.at_once, label=label)
             seconds = time.perf_counter() - started
             quality = distances.evaluate(made, reference)
             few = quality if count == p.ddpm_count else distances.evaluate(made[: p.ddpm_count], reference)
@@ -54,13 +55,13 @@ def sampling(run: Run, trained: str) -> dict:
             with written_whole(kept) as path:
                 path.write_text(json.dumps(rows))
     for method in ("ddpm", "ddim", "dpmpp"):
-        shown += [d.generate(8, method=method, steps=s) for s in (5, 20, 100)]
+        shown += [d.generate(8, method=method, steps=s, label=labels_as_in(train.labels, d, 8)) for s in (5, 20, 100)]
     save_grid(run, torch.cat(shown))
     return {
         "trained": record_name(trained, p),
         "space": d.space.name,
         "data": {"name": train.name, "size": train.size},
-        "batch": min(64, p.eval_count),
+        "batch": min(run.at_once, p.eval_count),
         "rows": rows,
         "rows_of_the_picture": [f"{m}, {s} steps" for m in ("ddpm", "ddim", "dpmpp") for s in (5, 20, 100)],
     }
