@@ -239,7 +239,7 @@ def pareto(rows: Sequence[Record], *, beyond_scatter: bool = False) -> list[Reco
     """The Pareto front by `seconds_picture` and the KD-E of `quality`: the rows that no other dominates, by seconds.
 
     One dominates another if it takes no longer and is no farther, and is ahead in one of the two; of rows that tie in
-    both, all stay. With `beyond_scatter` being nearer counts only beyond twice the scatter (`verdicts.gain`), and being
+    both, all stay. With `beyond_scatter` being nearer counts only beyond the error (`verdicts.gain`), and being
     faster alone dominates nothing: what stays is every row that may be on the front, at least those of the plain one.
     ValueError: rows judged on different counts of pictures, which do not compare.
     """
@@ -272,7 +272,8 @@ def autoencoder_rows(record: Record) -> list[list[str]]:
 def by_f(runs: Mapping[int, Record], published: Mapping[int, float] | None = None) -> Figure:
     """Autoencoders of one data set by f: PSNR and KD-E of each loss, and L1's training error against images seen.
 
-    `published` gives a PSNR by f, which is drawn in grey. Bars are twice KD-E's scatter.
+    `published` gives a PSNR by f, which is drawn in grey. Bars are twice KD-E's error, where a
+    record holds it.
     """
     figure, (left, middle, right) = _drawn(3, figsize=(8.8, 3.2))
     marks = {"l1": ("o", ":"), "perceptual": ("s", "-"), "adversarial": ("^", "--")}
@@ -281,7 +282,7 @@ def by_f(runs: Mapping[int, Record], published: Mapping[int, float] | None = Non
         q = {f: v["reconstruction"] for f, v in found.items()}
         look = {"color": plotting.LATENT, "marker": mark, "ls": line, "ms": 5, "lw": 1.4, "label": loss}
         left.plot(list(found), [v["psnr"] for v in found.values()], **look)
-        bars = [2 * x["kd_e_std"] for x in q.values()]
+        bars = [2 * x.get("kd_e_error", 0) for x in q.values()]
         middle.errorbar(list(q), [x["kd_e"] for x in q.values()], bars, capsize=2, **look)
         middle.axhline(q[min(q)]["kd_e_floor"], color=plotting.CLAIMED, lw=0.8)
     if published:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..files import written_whole
 from ..page import plotting
-from ..page.numbers import NONE, duration, seconds, si, times
+from ..page.numbers import NONE, duration, plus_minus, seconds, si, times
 from .records import only, stamp
 
 Table = tuple[str, list[str], list[list[str]]]  # title, head, rows
@@ -45,16 +45,17 @@ def as_markdown(record: dict) -> str:
 
 
 def quality(q: dict) -> list[str]:
-    """A judgement as cells: both distances beside their noise floors, and the count."""
-    return [_over(q["fd_e"], q["fd_e_floor"]), _over(q["kd_e"], q["kd_e_floor"], 3), str(q["n_generated"])]
+    """A judgement as cells: both distances with their errors, beside their noise floors, and the count."""
+    fd = _over(q["fd_e"], q["fd_e_floor"], 1, q.get("fd_e_error"))
+    return [fd, _over(q["kd_e"], q["kd_e_floor"], 3, q.get("kd_e_error")), str(q["n_generated"])]
 
 
 QUALITY_HEAD = ["FD-E (floor)", "KD-E (floor)", "pictures"]
 
 
-def _over(value: float | None, floor: float | None, digits: int = 1) -> str:
-    shown, below = (NONE if v is None else f"{v:.{digits}f}" for v in (value, floor))
-    return f"{shown} ({below})"
+def _over(value: float | None, floor: float | None, digits: int = 1, error: float | None = None) -> str:
+    shown = NONE if value is None else plus_minus(value, error, digits)
+    return f"{shown} ({NONE if floor is None else f'{floor:.{digits}f}'})"
 
 
 def _costs(record: dict) -> Table:
@@ -190,7 +191,8 @@ def write(out: Path, record: dict, train, test, last: dict, pictures: dict[str, 
         f"{duration(record['results']['budget_seconds'])} of training for each space, seed {record['seed']}.",
         as_markdown(record),
         "FD-E and KD-E are distances between EfficientNet-Lite0 features of generated and of training pictures; "
-        "they are not FID. In brackets the noise floor: the same distance between real pictures at the same count.",
+        "they are not FID. After ± their standard errors over other draws of as many pictures; in brackets the noise "
+        "floor: the same distance between real pictures at the same count.",
     ]
     for key, (images, caption) in grids.items():
         plotting.save_png(out / f"{key}.png", plotting.grid_image(images, 8, scale=max(1, 96 // images.shape[-1])))

@@ -35,6 +35,11 @@ def times(over: float | None, under: float | None = 1.0, digits: int = 3) -> str
     return NONE if over is None or not under else f"{over / under:.{digits}g}x"
 
 
+def plus_minus(value: float, error: float | None, digits: int = 3) -> str:
+    """A number with its standard error: plus_minus(0.1478, 0.0071) is "0.148 ± 0.007"; alone where that is None."""
+    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
 def number(value: float) -> str:
     """Whole ones with commas, others with three digits, and from 1000 on with a prefix."""
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if abs(value) < 1000 else si(value)

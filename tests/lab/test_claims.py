@@ -65,8 +65,8 @@ def test_a_claim_is_as_good_as_its_worst_part():
     assert worst(CONFIRMED, REFUTED, REFINED) == REFUTED and worst(CONFIRMED) == CONFIRMED
 
 
-def judgement(kd, std=0.03, n=64):
-    return {"kd_e": kd, "kd_e_std": std, "n_generated": n}
+def judgement(kd, error=0.03, n=64):
+    return {"kd_e": kd, "kd_e_error": error, "n_generated": n}
 
 
 def test_a_gain_is_one_beyond_twice_the_scatter_at_equal_counts():

@@ -150,8 +150,8 @@ def test_every_sampler_gets_every_number_of_steps(trained, monkeypatch):
     assert found["trained"] == f"{LATENT}-smoke"
 
 
-def row(seconds, kd, std=0.0, n=64):
-    return {"seconds_picture": seconds, "quality": {"kd_e": kd, "kd_e_std": std, "n_generated": n}}
+def row(seconds, kd, error=0.0, n=64):
+    return {"seconds_picture": seconds, "quality": {"kd_e": kd, "kd_e_error": error, "n_generated": n}}
 
 
 def test_the_pareto_front_is_what_no_other_row_dominates():

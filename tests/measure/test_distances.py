@@ -14,13 +14,16 @@ from scipy.ndimage import gaussian_filter
 
 from ldm_course.data.pictures import Pictures, to_float
 from ldm_course.data.scenes import render
-from ldm_course.measure import distances, inception
+from ldm_course.measure import inception
+from ldm_course.measure.coverage import precision_recall
 from ldm_course.measure.distances import (
+    Estimate,
     Reference,
     evaluate,
     fit_gaussian,
     frechet_distance,
     kernel_distance,
+    mean_kernel,
     nearest_neighbours,
     noise_floor,
 )
@@ -159,51 +162,109 @@ def mmd_by_loops(x, y):
 
 
 def test_kernel_distance_is_the_double_loop():
-    a, b = normal(7, 3, seed=1), normal(7, 3, seed=2) + 0.5
-    found = kernel_distance(a, b, subsets=3, subset_size=7)
-    assert found.mean == pytest.approx(mmd_by_loops(a, b), rel=1e-12)
-    assert found.std < 1e-12  # every subset is the whole
-
-
-def test_kernel_distance_of_subsets(monkeypatch):
-    a, b = normal(9, 4, seed=1), normal(12, 4, seed=2) * 2
-    drawn = []
-    draw = distances._draw_subsets
-    monkeypatch.setattr(distances, "_draw_subsets", lambda *args: drawn.append(draw(*args)) or drawn[-1])
-    found = kernel_distance(a, b, subsets=20, subset_size=5, seed=3)
-    assert all((members.sum(1) == 5).all() for members in drawn)
-    assert len({tuple(row.tolist()) for row in drawn[0]}) > 10
-    loops = [mmd_by_loops(a[i.bool()], b[j.bool()]) for i, j in zip(*drawn)]
-    assert found.mean == pytest.approx(np.mean(loops), rel=1e-10)
-    assert found.std == pytest.approx(np.std(loops), rel=1e-10)
-    assert found == kernel_distance(a, b, subsets=20, subset_size=5, seed=3)
-    assert found != kernel_distance(a, b, subsets=20, subset_size=5, seed=4)
+    for n, m in ((7, 5), (2, 9)):
+        a, b = normal(n, 3, seed=1), normal(m, 3, seed=2) + 0.5
+        expected = mmd_by_loops(a, b)
+        assert kernel_distance(a, b) == pytest.approx(expected, rel=1e-5)
+        assert kernel_distance(a, b, within_b=mean_kernel(b)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_kernel_distance_in_blocks_of_rows():
-    a, b = normal(2100, 2, seed=1), normal(2100, 2, seed=2) + 1
+    a, b = normal(2100, 2, seed=1), normal(1500, 2, seed=2) + 1
     k = [(x @ y.T / 2 + 1) ** 3 for x, y in ((a, a), (b, b), (a, b))]
-    within = sum((m.sum() - m.trace()) / (2100 * 2099) for m in k[:2])
-    found = kernel_distance(a, b, subsets=1, subset_size=2100)
-    assert found.mean == pytest.approx((within - 2 * k[2].mean()).item(), rel=1e-9)
+    within = [(m.sum() - m.trace()) / (len(m) * (len(m) - 1)) for m in k[:2]]
+    assert mean_kernel(b).item() == pytest.approx(within[1].item(), rel=1e-6)
+    found = kernel_distance(a, b)
+    assert found == pytest.approx((sum(within) - 2 * k[2].mean()).item(), rel=1e-5)
+    h = k[0] - k[2].mean(1)[:, None] - k[2].mean(1) + within[1]
+    assert found.error == pytest.approx(error_by_components(h), rel=1e-4)
+
+
+def error_by_components(h):
+    """From the matrix of h: what each sample adds, by least squares over the pairs, and what is left in each pair."""
+    n = len(h)
+    i, j = torch.triu_indices(n, n, 1)
+    pairs = h[i, j] - h[i, j].mean()
+    alone = torch.zeros(n, dtype=h.dtype).index_add(0, i, pairs).index_add(0, j, pairs) / (n - 2)
+    left = (pairs - alone[i] - alone[j]).square().sum() / (n * (n - 3) / 2)
+    return (4 * (alone.var() - left / (n - 2)).clamp(min=0) / n + 2 * left / (n * (n - 1))).sqrt().item()
 
 
 def test_kernel_distance_has_its_known_mean():
     """For D = 1 it compares three moments: 3 (m1 - n1)^2 + 3 (m2 - n2)^2 + (m3 - n3)^2; N(0, 1) against N(1, 1)."""
-    found = kernel_distance(normal(4000, 1, seed=1), normal(4000, 1, seed=2) + 1, subsets=1, subset_size=4000)
-    assert found.mean == pytest.approx(3 * 1 + 3 * 1 + 16, rel=0.1)
+    found = kernel_distance(normal(4000, 1, seed=1), normal(4000, 1, seed=2) + 1)
+    assert found == pytest.approx(3 * 1 + 3 * 1 + 16, rel=0.1)
 
 
 def test_kernel_distance_is_unbiased():
     """0 on average for one distribution, even at 10 samples; with the diagonal left in it would be far from that."""
     a, b = normal(300, 10, 8, seed=1), normal(300, 10, 8, seed=2)
-    found = torch.tensor([kernel_distance(x, y, subsets=1, subset_size=10).mean for x, y in zip(a, b)])
+    found = torch.tensor([kernel_distance(x, y) for x, y in zip(a, b)])
     error = found.std() / 300**0.5
     kernel = (a @ a.mT / 8 + 1) ** 3
     diagonal = kernel.diagonal(dim1=1, dim2=2).mean() - (kernel.sum() - kernel.diagonal(dim1=1, dim2=2).sum()) / 27000
     assert found.mean().abs() < 4 * error
     assert (found < 0).any()
     assert 2 * diagonal / 10 > 20 * error  # the bias of the plain means, which this test would see
+
+
+# --- standard errors ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n, m, width", [(12, 30, 5), (8, 30, 20), (30, 9, 20), (3, 4, 2)])
+def test_the_frechet_error_is_the_jackknife(n, m, width):
+    """Each left out in turn; also where that lowers the rank."""
+    a, b = normal(n, width, seed=1) * torch.arange(1, width + 1), normal(m, width, seed=2) @ normal(width, width) + 1
+    without = torch.tensor([frechet_by_eigenvalues(a[torch.arange(n) != i], b) for i in range(n)])
+    expected = ((n - 1) * without.var(correction=0)).sqrt().item()
+    assert frechet_distance(a, b).error == pytest.approx(expected, rel=1e-4)
+    assert frechet_distance(a, fit_gaussian(b)).error == pytest.approx(expected, rel=1e-4)
+
+
+def lognormal(rng, n, spread):
+    return (torch.randn(n, len(spread), generator=rng) * spread / 2).exp()
+
+
+def gaussian(rng, n, spread):
+    return torch.randn(n, len(spread), generator=rng) * 1.3 * spread + 0.2
+
+
+def real(rng, n, spread):
+    return torch.randn(n, len(spread), generator=rng) * spread
+
+
+REDRAWN = [(lognormal, 80, 6), (gaussian, 60, 8), (gaussian, 30, 48), (real, 60, 8), (real, 30, 48)]
+
+
+@pytest.mark.parametrize("draw, n, width", REDRAWN, ids=lambda x: getattr(x, "__name__", str(x)))
+def test_stated_errors_are_the_scatter_of_redraws(draw, n, width):
+    """240 new sets against one reference, of more and of fewer samples than dimensions, off the floor and on it."""
+    rng, spread = torch.Generator().manual_seed(0), torch.linspace(0.3, 1, width)
+    reference = real(rng, 1500, spread)
+    fixed, within = fit_gaussian(reference), mean_kernel(reference)
+    kd, fd = [], []
+    for _ in range(240):
+        features = draw(rng, n, spread)
+        kd.append(kernel_distance(features, reference, within_b=within))
+        fd.append(frechet_distance(features, fixed))
+    kd_ratio, fd_ratio = (torch.tensor([x.error for x in v]).mean() / torch.tensor(v).std() for v in (kd, fd))
+    assert 3 / 4 < kd_ratio < 4 / 3, kd_ratio
+    assert 3 / 4 < fd_ratio < (1.6 if draw is real else 4 / 3), fd_ratio  # on the floor it is known to be too wide
+
+
+def test_too_few_samples_tell_no_error():
+    b = normal(9, 4, seed=2)
+    assert kernel_distance(normal(3, 4), b).error == frechet_distance(normal(2, 4), b).error == math.inf
+    assert math.isnan(frechet_distance(fit_gaussian(normal(9, 4)), b).error)
+    result = evaluate(normal(3, 1280).float(), normal(9, 1280, seed=1).float())
+    assert result["kd_e_error"] is result["precision"] is result["recall"] is None and result["fd_e_error"] > 0
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_an_estimate_is_a_number_with_an_error():
+    found = Estimate(1.5, 0.25)
+    assert (found, found.error, found - 0.5, f"{found:.2f}", str(found)) == (1.5, 0.25, 1.0, "1.50", "1.5 ± 0.25")
+    assert json.dumps(found) == "1.5" and math.isnan(Estimate(1.0).error)
 
 
 # --- generated against real --------------------------------------------------------------------------------------
@@ -244,8 +305,12 @@ def test_evaluation_is_what_it_says(reference):
     aside, rest = reference.features[order[:100]], reference.features[order[100:]]
     assert result["fd_e"] == pytest.approx(frechet_by_eigenvalues(generated, rest), rel=1e-5)
     assert result["fd_e_floor"] == pytest.approx(frechet_by_eigenvalues(aside, rest), rel=1e-5)
-    assert (result["kd_e"], result["kd_e_std"]) == kernel_distance(generated, rest, seed=1)
-    assert (result["kd_e_floor"], result["kd_e_floor_std"]) == kernel_distance(aside, rest, seed=1)
+    for name, features in (("kd_e", generated), ("kd_e_floor", aside)):
+        expected = kernel_distance(features, rest)
+        assert (result[name], result[f"{name}_error"]) == (expected, expected.error)
+    assert result["fd_e_error"] == pytest.approx(frechet_distance(generated, rest).error, rel=1e-6)
+    assert (result["precision"], result["recall"]) == precision_recall(generated, rest)
+    assert (result["precision_real"], result["recall_real"]) == precision_recall(aside, rest)
     assert (result["n_generated"], result["n_reference"], result["note"]) == (100, 140, "")
     assert json.loads(json.dumps(result)) == result
 
@@ -495,9 +560,7 @@ U8 = torch.zeros(6, 3, 16, 16, dtype=torch.uint8)
         (lambda: frechet_distance(torch.rand(5, 8), torch.rand(9, 7)), "features of 8 and 7 values"),
         (lambda: frechet_distance(U8, U8), r"uint8 tensor \(6, 3, 16, 16\); expected float features"),
         (lambda: frechet_distance(torch.full((4, 2), math.nan), torch.rand(4, 2)), "NaN"),
-        (lambda: kernel_distance(torch.rand(5, 8), torch.rand(9, 8), subset_size=6), "subset_size=6 .* of 5 and 9"),
         (lambda: kernel_distance(torch.rand(5, 8), torch.rand(9, 7)), "features of 8 and 7 values"),
-        (lambda: kernel_distance(torch.rand(5, 8), torch.rand(9, 8), subsets=0), "at least one subset"),
         (lambda: evaluate(U8.float(), U8), r"generated: got a float32 tensor .*; expected a uint8 tensor"),
         (lambda: evaluate(torch.rand(1, 1280), torch.rand(9, 1280)), "got 1 generated picture; .* at least 2"),
         (lambda: evaluate(torch.rand(5, 1280), torch.rand(3, 1280)), "a reference of 3 pictures; expected at least 4"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from ..records import only
 from .ch3_scaling import speedups
 from .verdicts import (
@@ -12,6 +10,7 @@ from .verdicts import (
     REFUTED,
     Evidence,
     Finding,
+    above_floor,
     claim,
     gain,
     rules,
@@ -23,10 +22,9 @@ from .verdicts import (
 @claim("C10.1", "12x compression with quality kept.", "FD-E of reconstructions beside its floor")
 def _kept(seen: Evidence) -> Finding:
     q = seen.results("autoencoder-cifar10-32-f4")["variants"]["perceptual"]["reconstruction"]
-    excess = q["kd_e"] - q["kd_e_floor"]
-    lost = excess > rules.scatter * math.hypot(q["kd_e_std"], q["kd_e_floor_std"])
+    lost = above_floor(q) or 0
     return Finding(
-        REFUTED if lost else CONFIRMED,
+        NOT_HERE if "kd_e_error" not in q else REFUTED if lost > 0 else CONFIRMED,
         f"KD-E of reconstructions {q['kd_e']:.2f}, floor {q['kd_e_floor']:.2f}, {q['n_generated']} pictures",
         "An autoencoder of this size and training loses what can be seen; LDM's at f = 4 lose little.",
     )

@@ -9,6 +9,7 @@ import torch
 from ...diffusion.samplers import sample, x0_predictor
 from ...diffusion.schedules import make_schedule
 from ...measure.complexity import unet_flops
+from ...page.numbers import plus_minus
 from .verdicts import CONFIRMED, LATENT, NOT_HERE, PIXEL, REFINED, REFUTED, Evidence, Finding, claim, gain, rules, worst
 
 
@@ -95,7 +96,7 @@ def _called(row: dict) -> str:
 def cannot_tell(few: dict, target: dict) -> Finding:
     """What a comparison finds that could not have failed: no difference proves nothing where none can be seen."""
     shown = " against ".join(
-        f"{_called(r)}, KD-E {r['quality']['kd_e']:.2f} ± {r['quality']['kd_e_std']:.2f}" for r in (few, target)
+        f"{_called(r)}, KD-E {plus_minus(r['quality']['kd_e'], r['quality'].get('kd_e_error'))}" for r in (few, target)
     )
     return Finding(
         NOT_HERE,

@@ -25,7 +25,7 @@ PIXEL, LATENT, FIRST = UNetConfig(), UNetConfig().for_channels(4), AutoencoderCo
 class Rules:
     """The thresholds that judges share, in one place; `under` turns them.
 
-    `tie`: a ratio nearer to another than that part is the same. `scatter`: so many standard deviations, and a
+    `tie`: a ratio nearer to another than that part is the same. `scatter`: so many standard errors, and a
     difference of distances is one. `half`: "most" is more than this part.
     """
 
@@ -133,13 +133,24 @@ def worst(*verdicts: str) -> str:
     return max(verdicts, key=ORDER.index)
 
 
-def gain(before: dict, after: dict) -> float | None:
-    """By how much KD-E falls from one judged set of pictures to another of the same count, or None where the change is
-    within twice the scatter of the two estimates, or the counts differ. KD-E, since it has no bias from the count."""
-    if before["n_generated"] != after["n_generated"]:
+def gain(before: dict, after: dict, seeds: float = 0.0) -> float | None:
+    """By how much KD-E falls from one judged set of pictures to another of the same count, against one reference. KD-E,
+    since it has no bias from the count.
+
+    None where the change is within `rules.scatter` standard errors of the difference, where the counts differ, or where
+    a record holds no errors. `seeds` is the standard error that the trainings' seeds add to the difference.
+    """
+    errors = [before.get("kd_e_error"), after.get("kd_e_error")]
+    if before["n_generated"] != after["n_generated"] or None in errors:
         return None
     change = before["kd_e"] - after["kd_e"]
-    return change if abs(change) > rules.scatter * math.hypot(before["kd_e_std"], after["kd_e_std"]) else None
+    return change if abs(change) > rules.scatter * math.hypot(*errors, seeds) else None
+
+
+def above_floor(judged: dict) -> float | None:
+    """By how much KD-E is above its floor, as `gain` tells; None where that is not resolved."""
+    floor = {"kd_e": judged["kd_e_floor"], "kd_e_error": judged.get("kd_e_floor_error")}
+    return gain(judged, floor | {"n_generated": judged["n_generated"]})
 
 
 def sampled(results: dict, space: str, method: str, steps: int) -> dict:

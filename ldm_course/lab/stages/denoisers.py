@@ -20,6 +20,7 @@ from ...diffusion.objectives import DenoisingObjective, mean_loss
 from ...diffusion.schedules import make_schedule
 from ...measure import distances
 from ...measure.complexity import count_parameters, unet_flops
+from ...measure.copying import copying
 from ...spaces import LatentSpace, PixelSpace
 from ...training.recipes import denoiser_of, denoiser_trainer
 from ...training.trainer import Trainer, thinned
@@ -234,9 +235,9 @@ def _marks(run: Run, images: int | None, batch_size: int, points: int, first: in
 def _overfitting(training: Training, train: Pictures, test: Pictures) -> Callable[[Tensor], dict]:
     """What tells learning from copying: the loss on seen and on held-out pictures, and the nearest of either.
 
-    The losses are of the same times and noises for both. The distances are medians in feature space, from generated
-    pictures to the nearest training picture, and to the nearest of as many held-out ones: a model that copies is nearer
-    to what it was trained on. Both fall alike where pictures are blurred, which so are near to everything.
+    The losses are of the same times and noises for both. `copied` is the share of generated pictures that are nearer,
+    in feature space, to a training picture than to any of as many held-out ones, with its error (`copying`), beside the
+    medians of both distances.
     """
     trainer, space = training.trainer, training.space
     count = min(4 * training.run.profile.eval_count, len(train), len(test))
@@ -246,17 +247,19 @@ def _overfitting(training: Training, train: Pictures, test: Pictures) -> Callabl
     schedule, device = trainer.objective.schedule, trainer.accelerator.device
     losses = {k: DenoisingObjective(v, schedule, PREDICTION).to(device) for k, v in sets.items()}
     size = min(len(train), len(test))
-    known = {name: distances.as_features(part.images[:size]) for name, part in (("train", train), ("test", test))}
+    known = [distances.as_features(part.images[:size]).to(device) for part in (train, test)]
 
     def judge(made: Tensor) -> dict:
         model, found = trainer.snapshot(), {}
         for name, loss in losses.items():
             found[f"loss_{name}"] = mean_loss(model, loss, count)
-        features = distances.as_features(made)
-        for name, those in known.items():
-            near = distances.nearest_neighbours(features, those, space="features")
-            found[f"nearest_{name}"] = near.distance.median().item()
-        return found
+        near = copying(made, *known, device=device)
+        return found | {
+            "copied": near["share"],
+            "copied_error": near["error"],
+            "nearest_train": near["nearest_train"],
+            "nearest_test": near["nearest_held_out"],
+        }
 
     return judge
 
