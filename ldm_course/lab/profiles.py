@@ -18,8 +18,9 @@ class Scale:
     """How far the reference stages go on one kind of machine.
 
     `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `crops`: what the first stage for
-    all sizes sees. `long`: trainings go on for hours, so they end after their images and not by the clock, are judged
-    at marks that do not depend on the end, leave a record at each, and know classes where the data has some. `seeds`
+    all sizes sees, `structures`: what each autoencoder of fine structures does. `long`: trainings go on for hours, so
+    they end after their images and not by the clock, are judged at marks that do not depend on the end, leave a record
+    at each, and know classes where the data has some. `seeds`
     trainings tell how much a seed matters, each of `seed_images` at most in pixels. `limit`: the most pictures of a
     data set that are used, None for all. `sides` of the cost stage, where no call may be expected to take more than
     `call_seconds`, and on a CPU, no batch more than `memory` bytes.
@@ -28,6 +29,7 @@ class Scale:
     images: int = 48_000
     compile: bool = False
     crops: int = 400_000
+    structures: int = 200_000
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
@@ -97,6 +99,7 @@ PROFILES = {
         scale=Scale(
             images=64,
             crops=64,
+            structures=256,
             seeds=2,
             seed_images=48,
             limit=256,
@@ -113,7 +116,7 @@ PROFILES = {
         batch_size=32,
         autoencoder_batch_size=16,
         lr=1e-3,
-        scale=Scale(images=48_000, seeds=3, seed_images=4000),
+        scale=Scale(images=48_000, structures=12_000, seeds=3, seed_images=4000),
     ),
     # the same networks and machine, but training that goes on for hours, beside other work: larger batches, slower
     # averages, and enough pictures for a verdict
@@ -154,7 +157,7 @@ PROFILES = {
         reference_count=10_000,
         ddpm_count=512,
         match_steps=50,
-        scale=Scale(images=5_000_000, compile=True),
+        scale=Scale(images=5_000_000, structures=400_000, compile=True),
     ),
 }
 
