@@ -25,7 +25,8 @@ _DIGITS = (  # 3 x 5, read row by row
     "111101101101111 010110010010111 111001111100111 111001111001111 101101111001001 "
     "111100111001111 111100111101111 111001010010010 111101111101111 111101111001111"
 ).split()
-TRAINED = "trained on structures"  # the way through an autoencoder that saw nothing else
+TRAINED = "trained on structures"  # the ways through an autoencoder that saw nothing else,
+GENERAL = "general autoencoder"  # and through one that saw none
 _AROUND = 3  # pixels: what is that near to a structure is what it is compared with
 
 

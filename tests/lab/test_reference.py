@@ -360,7 +360,7 @@ def test_fine_structures_are_judged_by_what_was_trained_on_them_and_by_controls(
     monkeypatch.setattr(structures, "survey", survey)
     found = fine_structures.fine_structures(run, 32)
     controls, trained = ["bicubic", "linear code"], structures.TRAINED
-    ways = {2: [*controls, trained], 4: [*controls, "general autoencoder", trained], 8: [*controls, trained]}
+    ways = {2: [*controls, trained], 4: [*controls, structures.GENERAL, trained], 8: [*controls, trained]}
     assert [(w["f"], w["way"]) for w in found["ways"]] == [(f, way) for f, of in ways.items() for way in of]
     assert {w["way"]: w.get("images") for w in found["ways"]}[trained] == SMOKE.scale.structures == 256
     assert all(("images" in w) == (w["way"] == trained) for w in found["ways"])
@@ -380,7 +380,7 @@ def test_an_autoencoder_of_structures_that_was_stopped_goes_on(tmp_path, monkeyp
     run = Run("fine-structures-32", SMOKE, tmp_path, math.inf, torch.device("cpu"))
     drawn = structures.training_set(64, 32, (1,))
     ways, spent = fine_structures._ways(run, drawn, 8)
-    assert "general autoencoder" not in ways and spent[structures.TRAINED]["images"] == 64
+    assert structures.GENERAL not in ways and spent[structures.TRAINED]["images"] == 64
     x = drawn.batch(range(4))
     again, _ = fine_structures._ways(run, drawn, 8)
     assert torch.equal(again[structures.TRAINED](x), ways[structures.TRAINED](x))

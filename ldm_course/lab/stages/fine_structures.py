@@ -74,7 +74,7 @@ def _ways(run: Run, train: Pictures, f: int) -> tuple[dict[str, structures.Passe
     if FIRST_STAGE.is_for(p):
         general, _ = checkpoints.load_model(run.weights(FIRST_STAGE.name), run.device)
         if general.config.downsample == f:
-            ways["general autoencoder"] = general.reconstruct
+            ways[structures.GENERAL] = general.reconstruct
     batch = p.autoencoder_batch_size or p.batch_size
     rate = LR_FIRST_STAGE * (2 if batch >= 128 else 1)  # a large batch has fewer steps, and a steadier gradient
     config = run.train_config(batch_size=batch, lr=rate, images=len(train), decay="cosine", compile=False)
