@@ -410,5 +410,5 @@ def structure_rows(record: Record) -> tuple[list[str], list[list[str]]]:
         key = way["f"], way["way"]
         counts = [f"{kept[w][key]}/{fitting[w]}" for w in widths]
         seen = f"{way['images']:,}" if "images" in way else NONE
-        body.append([f"f = {key[0]}, {key[1]}", *counts, f"{way['psnr_emoji']:.1f} dB", seen])
-    return ["passed through", *(f"{w} px" for w in widths), "emoji, PSNR", "more images"], body
+        body.append([f"f = {key[0]}, {key[1]}", *counts, f"{way['psnr']:.1f} dB", seen])
+    return ["passed through", *(f"{w} px" for w in widths), "structures, PSNR", "images seen"], body

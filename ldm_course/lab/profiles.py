@@ -22,7 +22,8 @@ class Scale:
     images see, where that is so: `images` CIFAR-10's pixel denoiser, `drawing_images` those of drawings and scenes at
     64 a side (at other sides in proportion to 64 / side), `few_images` those of a few pictures, `seed_images` each of
     `seeds` trainings that tell how much a seed matters; latent ones `latent_times` as many, None for as many as take
-    the same FLOPs. `crops` what the first stage for all sizes sees, and `other_crops` those of other f and channels.
+    the same FLOPs. `crops` what the first stage for all sizes sees, and `other_crops` those of other f and channels,
+    and `structures` each of those that learn nothing but fine structures.
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
     `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
@@ -37,6 +38,7 @@ class Scale:
     cuda_graph: bool = False
     crops: int = 400_000
     other_crops: int = 200_000
+    structures: int = 200_000
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
@@ -103,6 +105,7 @@ PROFILES = {
             few_images=64,
             crops=64,
             other_crops=64,
+            structures=256,
             seeds=2,
             seed_images=48,
             limit=256,
@@ -119,7 +122,7 @@ PROFILES = {
         batch_size=32,
         autoencoder_batch_size=16,
         lr=1e-3,
-        scale=Scale(images=48_000, seeds=3, seed_images=4000),
+        scale=Scale(images=48_000, structures=12_000, seeds=3, seed_images=4000),
     ),
     # the same networks and machine, but training that goes on for hours, beside other work: larger batches, slower
     # averages, and enough pictures for a verdict
@@ -172,6 +175,7 @@ PROFILES = {
             cuda_graph=True,
             crops=1_500_000,
             other_crops=400_000,
+            structures=400_000,
             long=True,
             seeds=3,
             seed_images=200_000,

@@ -118,7 +118,8 @@ def run_stages(
                 f"the stage {name} is not run in profile {profile.name}, but in {', '.join(STAGES[name].minutes)}"
             )
     here = [stage.name for stage in STAGES.values() if stage.is_for(profile)]
-    wanted = here if names is None else [n for name in names for n in (*find(name).needs, name)]
+    named = [n for name in names or () for n in (*find(name).needs, name)]
+    wanted = here if names is None else [n for n in named if find(n).is_for(profile)]
     failed = []
     for name in dict.fromkeys(wanted):
         stage = STAGES[name]

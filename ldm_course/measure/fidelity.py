@@ -1,4 +1,4 @@
-"""One picture against another: PSNR and SSIM (chapter 4)."""
+"""One picture against another: PSNR and SSIM (chapters 4, 5)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,26 @@ def psnr(a: Tensor, b: Tensor) -> float:
     a, b = _grey_levels(a, b)
     error = sum((x.double() - y).square().sum().item() for x, y in zip(a.split(64), b.split(64))) / a.numel()
     return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def psnr_lead(a: Tensor, b: Tensor, original: Tensor) -> tuple[float, float]:
+    """By how many dB `a` is nearer to the original than `b` is, psnr(a, original) - psnr(b, original), and its error.
+
+    The standard error over pictures, to first order: with each picture's squared errors e of `a` and e' of `b`, which
+    go together, that of the mean of (10 / ln 10) (e' / mean e' - e / mean e).
+    a, b, original: as for `psnr`, two pictures or more. ValueError as there, or one of them equal to the original.
+    """
+    errors = []
+    for images in (a, b):
+        x, y = _grey_levels(images, original)
+        parts = [(u.double() - v).square().flatten(1).mean(1) for u, v in zip(x.split(64), y.split(64))]
+        errors.append(torch.cat(parts))
+    if len(original) < 2 or not all(e.any() for e in errors):
+        raise ValueError(f"got {len(original)} pictures, or copies of the original; expected two or more that differ")
+    own, other = (e / e.mean() for e in errors)
+    lead = 10 * (errors[1].mean() / errors[0].mean()).log10()
+    spread = (other - own).std() * 10 / math.log(10)
+    return lead.item(), (spread / math.sqrt(len(own))).item()
 
 
 def ssim(a: Tensor, b: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from ..diffusion.schedules import Schedule
 from ..networks.features import describe
-from .fidelity import psnr
 
 
 class Spectrum(NamedTuple):
@@ -74,47 +72,3 @@ def transfer(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
 
     power = summed(x.abs().square())
     return summed((y * x.conj()).real) / power, summed(y.abs().square()) / power
-
-
-def wiener(noisy: Tensor, spectrum: Spectrum, noise_std: float) -> Tensor:
-    """The best linear filter against white noise, for pictures of a known power spectrum: like `noisy` (N, C, H, H).
-
-    Each mode is multiplied by S / (S + noise_std^2 / H^2), with S the power of its ring in `spectrum`
-    (`spectra.power_spectrum` of clean pictures, of the same side and range). ValueError: another side.
-    """
-    size = noisy.shape[-1]
-    wave = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
-    ring = (wave[:, None].square() + wave[None, :].square()).sqrt().round().long()
-    if noisy.shape[-2] != size or len(spectrum.power) != int(ring.max()) + 1:
-        raise ValueError(
-            f"got pictures {tuple(noisy.shape)} and a spectrum of {len(spectrum.power)} rings; sides differ"
-        )
-    gain = spectrum.power / (spectrum.power + noise_std**2 / size**2)
-    return torch.fft.ifft2(torch.fft.fft2(noisy.double()) * gain[ring].to(noisy.device)).real.to(noisy.dtype)
-
-
-@torch.no_grad()
-def against_noise(
-    through: Callable[[Tensor], Tensor],
-    clean: Tensor,
-    spectrum: Spectrum,
-    stds: Sequence[float] = (0.05, 0.1, 0.2, 0.4, 0.8),
-) -> list[dict[str, float]]:
-    """Does the autoencoder filter noise? A row for each standard deviation of white noise added to the pictures.
-
-    `through`: the way through the autoencoder, such as `Autoencoder.reconstruct`.
-    clean: float (N, C, H, H) in [-1, 1]; `spectrum` that of other clean pictures. Each row: `std`; the PSNR in dB
-    against the clean pictures of the `noisy` ones, of what the `autoencoder` makes of them, and of what
-    `wiener` does; `kept`, the PSNR of the autoencoder's pictures against the noisy ones; `passed`, the power by which
-    the noise moves its pictures, over the noise's own. `std` 0 comes first: what is lost without any noise.
-    """
-    plain, rows = through(clean), []
-    for std in (0.0, *stds):
-        added = std * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-        noisy = clean + added
-        again = through(noisy) if std else plain
-        row = {"noisy": noisy, "autoencoder": again, "wiener": wiener(noisy, spectrum, std)}
-        found = {name: psnr(x, clean) if std or name == "autoencoder" else None for name, x in row.items()}
-        passed = ((again - plain).square().mean() / added.square().mean()).item() if std else None
-        rows.append({"std": std, **found, "kept": psnr(again, noisy), "passed": passed})
-    return rows

@@ -25,6 +25,8 @@ _DIGITS = (  # 3 x 5, read row by row
     "111101101101111 010110010010111 111001111100111 111001111001111 101101111001001 "
     "111100111001111 111100111101111 111001010010010 111101111101111 111101111001111"
 ).split()
+TRAINED = "trained on structures"  # the ways through an autoencoder that saw nothing else,
+GENERAL = "general autoencoder"  # and through one that saw none
 _AROUND = 3  # pixels: what is that near to a structure is what it is compared with
 
 
@@ -41,11 +43,11 @@ def masks(kind: str, width: int, count: int, size: int, seed: int = 0) -> Tensor
         raise ValueError(f"width={width}: {kind} in {size} pixels have a width of 1 to {_widest(kind, size)}")
     rng = torch.Generator().manual_seed(1_000_003 * seed + 101 * KINDS.index(kind) + width)
     draw = {"line": _line, "vessel": _vessel, "dots": _stamps, "digits": _stamps}.get(kind, _pattern)
-    return torch.stack([draw(kind, width, size, rng) for _ in range(count)])[:, None]
+    return draw(kind, width, count, size, rng)[:, None]
 
 
-def _uniform(rng: torch.Generator, low: float, high: float) -> float:
-    return low + (high - low) * torch.rand((), generator=rng).item()
+def _uniform(rng: torch.Generator, low: float, high: float, count: int) -> Tensor:
+    return low + (high - low) * torch.rand(count, 1, 1, generator=rng)
 
 
 def _axes(size: int) -> tuple[Tensor, Tensor]:
@@ -58,58 +60,63 @@ def _band(distance: Tensor, width: int) -> Tensor:
     return ((width + 1) / 2 - distance.abs()).clamp(0, min(1, width))
 
 
-def _line(kind: str, width: int, size: int, rng: torch.Generator) -> Tensor:
+def _line(kind: str, width: int, count: int, size: int, rng: torch.Generator) -> Tensor:
     x, y = _axes(size)
-    angle, off = _uniform(rng, 0, math.pi), _uniform(rng, -size / 4, size / 4)
-    return _band(x * math.cos(angle) + y * math.sin(angle) - off, width)
+    angle, off = _uniform(rng, 0, math.pi, count), _uniform(rng, -size / 4, size / 4, count)
+    return _band(x * angle.cos() + y * angle.sin() - off, width)
 
 
-def _vessel(kind: str, width: int, size: int, rng: torch.Generator) -> Tensor:
+def _vessel(kind: str, width: int, count: int, size: int, rng: torch.Generator) -> Tensor:
     """A curve of two sines, and its distance to first order: |y - g(x)| / |(1, g'(x))|."""
-    x, y = _axes(size)
-    g, slope = torch.full_like(x, _uniform(rng, -size / 8, size / 8)), torch.zeros_like(x)
+    x = _axes(size)[0][:1]  # the curve is a function of the column
+    g, slope = _uniform(rng, -size / 8, size / 8, count), torch.zeros(count, 1, size)
     for waves in (1, 2):
-        amplitude, phase = _uniform(rng, 0.06, 0.16) * size / waves, _uniform(rng, 0, 2 * math.pi)
+        amplitude = _uniform(rng, 0.06, 0.16, count) * size / waves
+        phase = _uniform(rng, 0, 2 * math.pi, count)
         k = 2 * math.pi * waves / size
         g, slope = g + amplitude * (k * x + phase).sin(), slope + amplitude * k * (k * x + phase).cos()
-    curve = _band((y - g) / (1 + slope.square()).sqrt(), width)
-    return curve.T if _uniform(rng, 0, 1) < 0.5 else curve
+    curve = _band((_axes(size)[1] - g) / (1 + slope.square()).sqrt(), width)
+    return torch.where(_uniform(rng, 0, 1, count) < 0.5, curve.mT, curve)
 
 
-def _stamps(kind: str, width: int, size: int, rng: torch.Generator) -> Tensor:
+def _stamps(kind: str, width: int, count: int, size: int, rng: torch.Generator) -> Tensor:
     """Dots or digits, one in each cell of a grid of up to 3 x 3, somewhere in it."""
     high, wide = (5 * width, 3 * width) if kind == "digits" else (width, width)
-    picture, cells = torch.zeros(size, size), max(1, min(3, size // (high + 2 * _AROUND)))
-    side = size // cells
+    pictures, cells = torch.zeros(count, size, size), max(1, min(3, size // (high + 2 * _AROUND)))
+    bits = torch.tensor([[float(bit) for bit in digit if bit != " "] for digit in _DIGITS]).view(-1, 5, 3)
+    digits = bits.repeat_interleave(width, 1).repeat_interleave(width, 2)
+    side, which = size // cells, torch.arange(count)[:, None, None]
     for i in range(cells**2):
-        stamp = torch.ones(1, 1)
+        stamp = torch.ones(1, high, wide)
         if kind == "digits":
-            digit = _DIGITS[int(torch.randint(10, (), generator=rng))]
-            stamp = torch.tensor([float(bit) for bit in digit]).view(5, 3)
-        stamp = stamp.repeat_interleave(width, 0).repeat_interleave(width, 1)
-        top, left = (int(torch.randint(side - n + 1, (), generator=rng)) for n in (high, wide))
-        top, left = top + i // cells * side, left + i % cells * side
-        picture[top : top + high, left : left + wide] = stamp
-    return picture
+            stamp = digits[torch.randint(len(digits), (count,), generator=rng)]
+        top, left = (torch.randint(side - n + 1, (count, 1, 1), generator=rng) for n in (high, wide))
+        rows = top + i // cells * side + torch.arange(high)[:, None]
+        columns = left + i % cells * side + torch.arange(wide)
+        pictures[which, rows, columns] = stamp
+    return pictures
 
 
-def _pattern(kind: str, width: int, size: int, rng: torch.Generator) -> Tensor:
-    along, across = (
-        (torch.arange(size) + int(torch.randint(2 * width, (), generator=rng))) // width % 2 for _ in range(2)
-    )
+def _pattern(kind: str, width: int, count: int, size: int, rng: torch.Generator) -> Tensor:
+    shifts = torch.randint(2 * width, (2, count, 1), generator=rng)
+    along, across = (torch.arange(size) + shifts) // width % 2
     if kind == "checkerboard":
-        return (along[None, :] ^ across[:, None]).float()
-    stripes = along[None, :].expand(size, size).float()
-    return stripes.T if _uniform(rng, 0, 1) < 0.5 else stripes
+        return (along[:, None, :] ^ across[:, :, None]).float()
+    stripes = along[:, None, :].expand(-1, size, -1).float()
+    return torch.where(_uniform(rng, 0, 1, count) < 0.5, stripes.mT, stripes)
 
 
 def grounds(count: int, size: int, seed: int = 0) -> Tensor:
     """What structures are drawn on: float32 `(count, 3, size, size)`, grey, smooth, with grain, within [-0.9, 0.3]."""
+    return _grey_grounds(count, size, seed).expand(-1, 3, -1, -1).contiguous()
+
+
+def _grey_grounds(count: int, size: int, seed: int) -> Tensor:
     rng = torch.Generator().manual_seed(seed)
     coarse = 0.15 * torch.randn(count, 1, 4, 4, generator=rng) - 0.5 + 0.3 * torch.rand(count, 1, 1, 1, generator=rng)
     smooth = F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)
     grain = GRAIN * torch.randn(count, 1, size, size, generator=rng)
-    return (smooth + grain).clamp(-0.9, 0.3).expand(-1, 3, -1, -1).contiguous()
+    return (smooth + grain).clamp(-0.9, 0.3)
 
 
 def fitting(widths: Sequence[int], size: int) -> list[tuple[str, int]]:
@@ -122,11 +129,16 @@ def _widest(kind: str, size: int) -> int:
 
 
 def training_set(count: int, size: int, widths: Sequence[int], seed: int = 1) -> Pictures:
-    """Structures of every kind and width in turn, on grounds of their own, to train an autoencoder on."""
+    """Structures of every kind and width in turn, on grounds of their own, to train an autoencoder on.
+
+    No two are the same draw, so an autoencoder that sees each of them once cannot have learnt them by heart.
+    """
     kinds = fitting(widths, size)
-    each = -(-count // len(kinds))
-    drawn = torch.stack([masks(*what, each, size, seed) for what in kinds], 1).flatten(0, 1)[:count]
-    images = to_uint8(grounds(count, size, seed) + CONTRAST * drawn)
+    images = torch.empty(count, 3, size, size, dtype=torch.uint8)
+    for i, (kind, width) in enumerate(kinds[:count]):
+        own = images[i :: len(kinds)]  # a view
+        ground = _grey_grounds(len(own), size, 1000 * seed + i)
+        own.copy_(to_uint8(ground + CONTRAST * masks(kind, width, len(own), size, seed)))
     return Pictures(images, name="structures", source="drawn by ldm_course.measure.structures")
 
 
@@ -154,8 +166,9 @@ def linear_code(pictures: Pictures, f: int, c: int) -> Passed:
     basis = torch.linalg.eigh((blocks - mean).T @ (blocks - mean)).eigenvectors[:, -c:]
 
     def passed(x: Tensor) -> Tensor:
-        code = (_blocks(x, f) - mean) @ basis
-        blocks = (mean + code @ basis.T).view(len(x), x.shape[-2] // f, x.shape[-1] // f, -1)
+        middle, directions = mean.to(x), basis.to(x)
+        code = (_blocks(x, f) - middle) @ directions
+        blocks = (middle + code @ directions.T).view(len(x), x.shape[-2] // f, x.shape[-1] // f, -1)
         return F.pixel_shuffle(blocks.permute(0, 3, 1, 2), f)
 
     return passed
@@ -198,15 +211,16 @@ def brightest(images: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     grey, reach = images.mean(1, keepdim=True), images.shape[-1] // 4 - 1
     padded, side = F.pad(grey, (reach,) * 4, mode="replicate"), 2 * reach + 1
     above = (grey - F.avg_pool2d(F.avg_pool2d(padded, (side, 1), 1), (1, side), 1)).flatten(1)
-    rank = above.argsort(1, descending=True).argsort(1)
-    marks = rank < counts[:, None]
+    first = torch.arange(above.shape[1], device=above.device) < counts[:, None]
+    marks = torch.zeros_like(first).scatter_(1, above.argsort(1, descending=True), first)
     return marks, (above * marks).sum(1) / counts
 
 
 def distances(mask: Tensor) -> Tensor:
     """From each pixel to the nearest one that is covered by half or more, in pixels, `(N, H·W)`."""
-    at = torch.cartesian_prod(*(torch.arange(n) for n in mask.shape[2:])).float()
-    return torch.stack([torch.cdist(at, at[true]).amin(1) for true in mask.flatten(1) >= 0.5])
+    at = torch.cartesian_prod(*(torch.arange(n) for n in mask.shape[2:])).to(mask)
+    between = torch.cdist(at, at, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.stack([between[true].amin(0) for true in mask.flatten(1) >= 0.5])
 
 
 @dataclass(frozen=True)
@@ -230,18 +244,24 @@ class Left:
 
 
 def survey(
-    passed: Passed, widths: Sequence[int], *, count: int, size: int, seed: int = 0
+    passed: Passed,
+    widths: Sequence[int],
+    *,
+    count: int,
+    size: int,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> dict[str, dict[int, Left]]:
     """What `passed` leaves of every kind at every width, by kind and width.
 
     From `count` pictures each, on the same `count` grounds, which are also those without a structure: where nothing is
-    left the AUC is 0.5, whatever the grounds.
+    left the AUC is 0.5, whatever the grounds. `device`: where the pictures are passed and read; it changes no number.
     """
-    ground = grounds(count, size, seed)
+    ground = grounds(count, size, seed).to(device)
     bare = passed(ground)
     found: dict[str, dict[int, Left]] = {kind: {} for kind in KINDS}
     for kind, width in fitting(widths, size):
-        mask = masks(kind, width, count, size, seed)
+        mask = masks(kind, width, count, size, seed).to(device)
         after = passed(ground + CONTRAST * mask)
         left = (standing_out(after, mask) - standing_out(bare, mask)).mean() / CONTRAST
         left = left / standing_out(mask, mask).mean()
@@ -256,7 +276,7 @@ def survey(
 
 
 def kept_kinds(rows: Sequence[Mapping], width: int) -> dict[tuple[int, str], int]:
-    """How many KINDS are kept at that width, by (f, way), from the rows of the stage `fine-structures-64`."""
+    """How many KINDS are kept at that width, by (f, way), from the rows of the stage `fine-structures-32`."""
     names = [field.name for field in fields(Left)]
     found: dict[tuple[int, str], int] = {}
     for row in (row for row in rows if row["width"] == width):

@@ -34,6 +34,7 @@ class AutoencoderObjective(Objective):
 
     loss = |x - 𝒟(z)| + perceptual_weight · perceptual distance + kl_weight · KL a pixel value
     (+ adversarial_weight · hinge loss against a `PatchCritic`, where that weight is not 0).
+    `squared` takes (x - 𝒟(z))² in place of the absolute value: then few large errors count for more than many small.
     ValueError: pictures that are too small for the perceptual distance.
     """
 
@@ -44,6 +45,7 @@ class AutoencoderObjective(Objective):
         perceptual_weight: float = 0.1,
         kl_weight: float = 1e-4,
         adversarial_weight: float = 0.0,
+        squared: bool = False,
         flip: bool = False,
     ):
         if perceptual_weight and data.size < SMALLEST:
@@ -53,7 +55,7 @@ class AutoencoderObjective(Objective):
             )
         self.data, self.flip = data, flip
         self.perceptual_weight, self.kl_weight = perceptual_weight, kl_weight
-        self.adversarial_weight = adversarial_weight
+        self.adversarial_weight, self.squared = adversarial_weight, squared
         self.critic = PatchCritic() if adversarial_weight else None
         self.size = len(data)
         self._pair: tuple[Tensor, Tensor] | None = None
@@ -69,14 +71,16 @@ class AutoencoderObjective(Objective):
 
     def describe(self) -> str:
         weights = f"perceptual {self.perceptual_weight}, kl {self.kl_weight}, adversarial {self.adversarial_weight}"
+        weights += ", squared" if self.squared else ""
         return f"reconstruct {self.data.name} {self.data.split} {self.size} at {self.data.size}, {weights}"
 
     def __call__(self, model, indices, rng, critic=None):
         x = draw(self.data, indices, rng, self.flip)
         rebuilt, posterior = model(x, rng.normal)
         rebuilt = rebuilt.float()
-        losses = {"l1": (x - rebuilt).abs().mean(), "kl": posterior.kl().mean() / x[0].numel()}
-        loss = losses["l1"] + self.kl_weight * losses["kl"]
+        lost = x - rebuilt
+        losses = {"l1": lost.abs().mean(), "kl": posterior.kl().mean() / x[0].numel()}
+        loss = (lost.square().mean() if self.squared else losses["l1"]) + self.kl_weight * losses["kl"]
         if self.perceptual_weight:
             losses["perceptual"] = perceptual_distance(rebuilt, x).mean()
             loss = loss + self.perceptual_weight * losses["perceptual"]

@@ -195,6 +195,18 @@ def test_autoencoder_terms_by_hand():
     assert all(v > 1e-3 for v in expected.values())
 
 
+def test_the_squared_loss_is_the_mean_square_and_another_run():
+    data, model = pictures(size=32), autoencoder()
+    squared, plain = (AutoencoderObjective(data, perceptual_weight=0, kl_weight=0, squared=s) for s in (True, False))
+    x = data.images[INDICES].float() / 127.5 - 1
+    q = model.encode(x)
+    rebuilt = model.decode(q.z_mean + torch.exp(q.z_logvar / 2) * rng().normal(4, 16, 16))
+    assert squared(model, INDICES, rng())["loss"].item() == pytest.approx(
+        (rebuilt - x).square().mean().item(), rel=1e-5
+    )
+    assert squared.describe() == plain.describe() + ", squared"
+
+
 def test_a_weight_of_zero_leaves_its_network_out():
     losses = AutoencoderObjective(pictures(), perceptual_weight=0)(autoencoder(), INDICES, rng())
     assert set(losses) == {"loss", "l1", "kl"}

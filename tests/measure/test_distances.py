@@ -27,7 +27,7 @@ from ldm_course.measure.distances import (
     nearest_neighbours,
     noise_floor,
 )
-from ldm_course.measure.fidelity import psnr, ssim
+from ldm_course.measure.fidelity import psnr, psnr_lead, ssim
 from ldm_course.measure.inception import fid, fid_floor
 from ldm_course.measure.spectra import power_spectrum
 from ldm_course.networks.features import pooled_features
@@ -486,6 +486,22 @@ def test_ssim_is_the_papers_formula():
     expected = ((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean()
     assert ssim(a, b) == pytest.approx(expected, rel=1e-9)
     assert ssim(to_float(a), to_float(b)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_lead_in_psnr_has_the_error_of_a_jackknife():
+    original = torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    loud = torch.rand(200, 1, 1, 1, generator=torch.Generator().manual_seed(1))  # some pictures are hard for both
+    noise = torch.randn(2, *original.shape, generator=torch.Generator().manual_seed(2))
+    a, b = original + 0.1 * loud * noise[0], original + 0.15 * loud * noise[1]
+    lead, error = psnr_lead(a, b, original)
+    assert lead == pytest.approx(psnr(a, original) - psnr(b, original), abs=1e-9)
+    assert lead == pytest.approx(20 * math.log10(1.5), abs=3 * error)
+    left_out = [psnr_lead(*(x[torch.arange(200) != i] for x in (a, b, original)))[0] for i in range(200)]
+    jackknife = math.sqrt(199 * torch.tensor(left_out, dtype=torch.float64).var(correction=0).item())
+    assert error == pytest.approx(jackknife, rel=0.03)
+    assert psnr_lead(b, a, original) == pytest.approx((-lead, error))
+    with pytest.raises(ValueError, match="expected two or more that differ"):
+        psnr_lead(original, b, original)
 
 
 def test_psnr_and_ssim_are_torchmetrics(scenes):

@@ -10,7 +10,7 @@ from ldm_course.diffusion.samplers import ddpm_step
 from ldm_course.diffusion.schedules import add_noise, make_schedule, target
 from ldm_course.measure.bits import at_every_level, decoder_bits, denoised, prior_bits, transition_bits
 from ldm_course.measure.probes import Probe, probe_hits, train_probe
-from ldm_course.measure.spectra import against_noise, drowning_level, power_spectrum, transfer, wiener
+from ldm_course.measure.spectra import drowning_level, power_spectrum, transfer
 
 SCHEDULE = make_schedule("cosine")
 
@@ -60,32 +60,6 @@ def test_what_was_put_in_its_stead_counts_as_power_and_not_as_gain():
     x, other = (torch.randn(600, 1, 16, 16, generator=generator(s)) for s in (0, 1))
     gain, ratio = transfer(x, other)
     assert gain.abs().max() < 0.1 and (ratio - 1).abs().max() < 0.2
-
-
-def test_the_wiener_filter_leaves_what_its_formula_says():
-    """White pictures of variance v in noise of variance s: the best factor is v / (v + s), the error v s / (v + s)."""
-    size, v, s = 16, 0.25, 0.5
-    clean = v**0.5 * torch.randn(64, 3, size, size, generator=generator(0))
-    noisy = clean + s**0.5 * torch.randn(clean.shape, generator=generator(1))
-    flat = power_spectrum(clean)._replace(power=torch.full((len(power_spectrum(clean).power),), v / size**2).double())
-    assert torch.allclose(wiener(noisy, flat, s**0.5), noisy * v / (v + s), atol=1e-5)
-    error = (wiener(noisy, flat, s**0.5) - clean).square().mean().item()
-    assert error == pytest.approx(v * s / (v + s), rel=0.02)
-    assert torch.allclose(wiener(noisy, flat, 0.0), noisy, atol=1e-5)
-    with pytest.raises(ValueError, match="sides differ"):
-        wiener(noisy[..., :8, :8], flat, 0.1)
-
-
-def test_what_an_autoencoder_passes_of_noise_is_told_from_what_it_loses():
-    clean = 0.1 * torch.randn(32, 3, 16, 16, generator=generator(1))  # seed 0 is the noise's
-    first, row = against_noise(lambda x: 0.5 * x, clean, power_spectrum(clean), stds=(0.2,))
-    assert first["std"] == 0 and first["noisy"] is None
-    # half of the picture is missing; with the noise, a quarter of its power comes on top
-    assert first["autoencoder"] == pytest.approx(-10 * math.log10(0.05**2 / 4), abs=0.1)
-    assert row["noisy"] == pytest.approx(-10 * math.log10(0.2**2 / 4), abs=0.1)
-    assert row["autoencoder"] == pytest.approx(-10 * math.log10((0.05**2 + 0.1**2) / 4), abs=0.1)
-    assert row["passed"] == pytest.approx(0.25, abs=1e-3)
-    assert row["wiener"] > row["autoencoder"] > row["noisy"]  # its factor is 0.01 / (0.01 + 0.04), nearer to the best
 
 
 def test_transfer_refuses_other_shapes():

@@ -25,8 +25,8 @@ PIXEL, LATENT, FIRST = UNetConfig(), UNetConfig().for_channels(4), AutoencoderCo
 class Rules:
     """The thresholds that judges share, in one place; `under` turns them.
 
-    `tie`: a ratio nearer to another than that part is the same. `scatter`: so many standard errors, and a
-    difference of distances is one. `half`: "most" is more than this part.
+    `tie`: a ratio nearer to another than that part is the same. `scatter`: so many standard errors, and a difference
+    of distances, or of PSNRs, is one. `half`: "most" is more than this part.
     """
 
     tie: float = 0.1

@@ -101,8 +101,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Stage:
-    """`run` does it; `needs` are stages whose weights it takes; `minutes` of training for each network it trains, by
-    profile; `networks` so many; `shows` names the figures of its results that `--status` prints."""
+    """`run` does it; `needs` are stages whose weights it takes, as far as the profile has them; `minutes` of training
+    for each network it trains, by profile; `networks` so many; `shows` names the figures of its results that `--status`
+    prints."""
 
     name: str
     says: str
