@@ -20,8 +20,9 @@ class Scale:
     `images`: what CIFAR-10's pixel denoiser sees; the latent one gets the same FLOPs. `crops`: what the first stage for
     all sizes sees. `long`: trainings go on for hours, so they end after their images and not by the clock, are judged
     at marks that do not depend on the end, leave a record at each, and know classes where the data has some. `seeds`
-    trainings tell how much a seed matters, each of `seed_images` at most in pixels. `limit`: the most pictures of a
-    data set that are used, None for all. `sides` of the cost stage, where no call may be expected to take more than
+    trainings tell how much a seed matters, each of `seed_images` at most in pixels; those that tell what texture does
+    see `texture_images` each (None: as many as the stage's time allows). `limit`: the most pictures of a data set that
+    are used, None for all. `sides` of the cost stage, where no call may be expected to take more than
     `call_seconds`, and on a CPU, no batch more than `memory` bytes.
     """
 
@@ -31,6 +32,7 @@ class Scale:
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
+    texture_images: int | None = 128_000
     limit: int | None = None
     sides: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     call_seconds: float = 20.0
@@ -99,6 +101,7 @@ PROFILES = {
             crops=64,
             seeds=2,
             seed_images=48,
+            texture_images=48,
             limit=256,
             sides=(32, 64),
             call_seconds=1.0,
@@ -113,7 +116,7 @@ PROFILES = {
         batch_size=32,
         autoencoder_batch_size=16,
         lr=1e-3,
-        scale=Scale(images=48_000, seeds=3, seed_images=4000),
+        scale=Scale(images=48_000, seeds=3, seed_images=4000, texture_images=None),
     ),
     # the same networks and machine, but training that goes on for hours, beside other work: larger batches, slower
     # averages, and enough pictures for a verdict
@@ -128,7 +131,7 @@ PROFILES = {
         reference_count=10_000,
         ddpm_count=512,
         match_steps=25,
-        scale=Scale(images=1_500_000, long=True, seeds=3),
+        scale=Scale(images=1_500_000, long=True, seeds=3, texture_images=60_000),
     ),
     "gpu": Profile(
         "gpu",

@@ -22,7 +22,7 @@ from ldm_course.lab.claims import ledger, verdicts
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import load_record, make_record, save_record
 from ldm_course.lab.reference import STAGES, Stage, find, known_record, run_stages, status
-from ldm_course.lab.stages import denoisers, fine_structures, perception, quality, sampling
+from ldm_course.lab.stages import denoisers, fine_structures, perception, quality, sampling, texture
 from ldm_course.lab.stages.base import Run, autoencoder_of
 from ldm_course.measure import bits, distances, probes, structures
 from ldm_course.measure.complexity import unet_flops
@@ -287,6 +287,33 @@ def test_what_chapter_4_measures_is_recorded_so_that_the_ledger_can_judge_it(tmp
     live = {"perception-emoji-32": drawings, "perception-scenes-32": things}
     for id in ("C3.6", "C4.1", "C4.3", "C4.4"):
         assert ledger.CLAIMS[id].judge(live).verdict in (verdicts.CONFIRMED, verdicts.REFINED, verdicts.REFUTED)
+
+
+def test_texture_is_varied_alone_and_judged_at_the_same_marks(tmp_path):
+    found = ran(tmp_path, "texture-scenes-32")[0]
+    rows, steps = found["runs"], SMOKE.scale.texture_images // SMOKE.batch_size
+    seeds = range(SMOKE.scale.seeds)
+    assert [(r["strength"], r["seed"]) for r in rows] == [(s, seed) for seed in seeds for s in texture.STRENGTHS]
+    for row in rows:
+        assert [p["step"] for p in row["points"]] == list(range(1, steps + 1))
+        for p in row["points"]:
+            assert p["images"] == p["step"] * SMOKE.batch_size and len(p["by_level"]) == len(found["levels"])
+            assert p["content"] == pytest.approx(math.sqrt(np.mean(np.square(p["by_level"]))))
+    first = {(r["strength"], r["seed"]): r["points"][0]["content"] for r in rows}
+    assert first[0, 0] == pytest.approx(first[4, 0], rel=0.01) != pytest.approx(first[0, 1], rel=0.01)
+    assert found["textures"]["4"]["block_means"] < 0.1 * found["textures"]["4"]["pixels"]
+    assert set(found["against_plain"]) == {"1", "4"} and len(found["against_plain"]["4"]["ratio"]) == steps
+    (tmp_path / "records" / "texture-scenes-32-smoke.json").unlink()
+    assert ran(tmp_path, "texture-scenes-32")[0]["runs"] == rows  # what was trained before a stop is kept
+
+
+def test_where_texture_is_given_time_the_first_training_sets_the_steps_of_all(tmp_path):
+    scale = dataclasses.replace(SMOKE.scale, texture_images=None)
+    here = Run("texture-scenes-32", dataclasses.replace(SMOKE, scale=scale), tmp_path, 8.0, torch.device("cpu"))
+    marks = texture._marks(here, [])
+    assert [m["until_seconds"] for m in marks] == pytest.approx([8 * 2 ** (-k / 2) for k in range(8, -1, -1)])
+    points = [{"step": 3}, {"step": 7}]
+    assert texture._marks(here, [{"points": points}]) == [{"until": 3}, {"until": 7}]
 
 
 def test_autoencoders_are_drawn_by_f(trained):
