@@ -35,14 +35,14 @@ def _all() -> Iterator[Stage]:
     yield from cost.STAGES
     yield autoencoders.FIRST_STAGE
     yield from (*autoencoders.PHOTOGRAPHS, *denoisers.PHOTOGRAPHS, *sampling.STAGES)
-    yield from (*comparison.STAGES, *perception.STAGES, *texture.STAGES)
+    yield from (*comparison.STAGES, *texture.STAGES)
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
     yield from autoencoders.DRAWINGS
     for (size, f), scenes in autoencoders.SCENES.items():
         yield scenes
         for data in ("emoji", "scenes"):
             yield from denoisers.pair(data, size, f)
-    yield from fine_structures.STAGES
+    yield from (*fine_structures.STAGES, *perception.STAGES)
 
 
 STAGES = {stage.name: stage for stage in _all()}

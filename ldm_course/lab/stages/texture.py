@@ -27,8 +27,8 @@ def texture(run: Run, size: int) -> dict:
     """A pixel denoiser of scenes for each strength of texture and each seed, judged by what it gets of the content.
 
     With one seed all strengths have the same weights to begin with, and see the same scenes in the same order, under
-    the same noises. Each training lasts `Scale.texture_images`; where that is None, the first one lasts the stage's
-    seconds, and the others as many steps.
+    the same noises. Each training lasts `Scale.texture_images`; where that is None, the first one lasts its part of
+    the stage's seconds, and the others as many steps.
     """
     train, held_out = {}, {}
     count, new = run.scale.limit or SCENES_TRAIN, min(1000, run.profile.eval_count)
@@ -72,7 +72,8 @@ def _marks(run: Run, runs: list[dict]) -> list[dict]:
         return [{"until": point["step"]} for point in runs[0]["points"]]
     parts, images = [2 ** (-k / 2) for k in reversed(range(MARKS))], run.scale.texture_images
     if images is None:
-        return [{"until_seconds": part * run.seconds} for part in parts]
+        each = run.seconds / (len(STRENGTHS) * run.scale.seeds)
+        return [{"until_seconds": part * each} for part in parts]
     steps = [max(1, round(part * images / run.profile.batch_size)) for part in parts]
     return [{"until": step} for step in dict.fromkeys(steps)]
 
@@ -113,8 +114,7 @@ STAGES = (
         "texture-scenes-32",
         "the same training on scenes with and without fine texture, judged by the content it gets",
         partial(texture, size=32),
-        minutes(1.7, 2, hours=90),
-        networks=len(STRENGTHS) * 3,
+        minutes(2, 18, hours=90),
         shows={
             "slow-down by texture 1": "against_plain.1.slow_down",
             "by texture 4": "against_plain.4.slow_down",
