@@ -187,4 +187,4 @@ class Sizes:
     @classmethod
     def of(cls, p: Profile) -> Sizes:
         count = min(p.reference_count, 4096)
-        return cls(max(16, p.eval_count), max(32, 2 * p.eval_count), count, max(64, count // 2), min(count, 2048) // 4)
+        return cls(max(16, p.eval_count), max(32, 2 * p.eval_count), count, max(64, count // 2), min(count, 2048) // 8)

@@ -91,7 +91,7 @@ def train_probe(
     *,
     steps: int,
     grid: int = 8,
-    batch_size: int = 128,
+    batch_size: int = 256,
     lr: float = RATES[1],
     seed: int = 0,
 ) -> Probe:

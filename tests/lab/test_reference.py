@@ -307,6 +307,13 @@ def test_texture_is_varied_alone_and_judged_at_the_same_marks(tmp_path):
     assert first[0, 0] == pytest.approx(first[4, 0], rel=0.01) != pytest.approx(first[0, 1], rel=0.01)
     assert found["textures"]["4"]["block_means"] < 0.1 * found["textures"]["4"]["pixels"]
     assert set(found["against_plain"]) == {"1", "4"} and len(found["against_plain"]["4"]["ratio"]) == steps
+    left, right = figures.texture_curves(load_record("texture-scenes-32-smoke", tmp_path / "records")).axes
+    drawn = {line.get_label(): line for line in left.lines if not line.get_label().startswith("_")}
+    assert list(drawn) == ["no texture", "texture 1, 2 grey levels", "texture 4, 7 grey levels"]
+    plain = [[p["content"] for p in r["points"]] for r in rows if r["strength"] == 0]
+    assert list(drawn["no texture"].get_ydata()) == pytest.approx(np.mean(plain, 0))
+    bars = right.containers[-1].lines[0]
+    assert list(bars.get_ydata()) == [ratio for ratio, _ in found["against_plain"]["4"]["ratio"]]
     (tmp_path / "records" / "texture-scenes-32-smoke.json").unlink()
     assert ran(tmp_path, "texture-scenes-32")[0]["runs"] == rows  # what was trained before a stop is kept
 

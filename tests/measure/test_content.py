@@ -220,4 +220,4 @@ def test_probes_of_several_seeds_are_read_at_every_level():
 def test_sizes_grow_with_the_profile_up_to_what_probes_need():
     smoke, cpu, large = (Sizes.of(PROFILES[name]) for name in ("smoke", "cpu", "reference"))
     assert smoke.drawings == 16 and cpu.seen == PROFILES["cpu"].reference_count
-    assert large.steps == 512 and large.seen == 4096
+    assert large.steps == 256 and large.seen == 4096
