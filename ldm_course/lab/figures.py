@@ -399,6 +399,32 @@ def seed_curves(record: Record) -> Figure:
     return figure
 
 
+def texture_curves(record: Record) -> Figure:
+    """Content errors of the stage `texture` against images seen, and over those without texture; thin, each seed."""
+    r, (figure, (left, right)) = record["results"], _drawn(2, figsize=(7.6, 3.3))
+    strengths = sorted({row["strength"] for row in r["runs"]})
+    for strength, style, marker in zip(strengths, ("-", "--", ":"), "os^"):
+        rows = [row["points"] for row in r["runs"] if row["strength"] == strength]
+        images = [point["images"] for point in rows[0]]
+        curves = [[point["content"] for point in points] for points in rows]
+        line = {"color": plotting.PIXEL if strength else plotting.NEUTRAL, "ls": style}
+        for curve in curves:
+            left.plot(images, curve, lw=0.5, alpha=0.5, **line)
+        grey = r["textures"][f"{strength:g}"]["pixels"] if strength else 0
+        label = f"texture {strength:g}, {grey:.0f} grey levels" if strength else "no texture"
+        left.plot(images, [fmean(at) for at in zip(*curves)], marker=marker, ms=3, lw=1.4, label=label, **line)
+        if strength:
+            means, errors = zip(*r["against_plain"][f"{strength:g}"]["ratio"])
+            right.errorbar(images, means, errors, marker=marker, ms=3, lw=1.2, capsize=2, label=label, **line)
+    right.axhline(1, color=plotting.CLAIMED, lw=0.8)
+    left.set(xscale="log", yscale="log", xlabel="images seen", ylabel="content error, grey levels")
+    right.set(xscale="log", xlabel="images seen", ylabel="content error: textured / texture-free")
+    left.yaxis.set_major_formatter(ScalarFormatter())
+    left.yaxis.set_minor_formatter(ScalarFormatter())
+    left.legend(fontsize=8)
+    return figure
+
+
 def structure_rows(record: Record) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the stage `fine-structures`: for each f and way, how many kinds are kept at each width."""
     r = record["results"]

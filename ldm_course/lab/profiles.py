@@ -23,7 +23,8 @@ class Scale:
     64 a side (at other sides in proportion to 64 / side), `few_images` those of a few pictures, `seed_images` each of
     `seeds` trainings that tell how much a seed matters; latent ones `latent_times` as many, None for as many as take
     the same FLOPs. `crops` what the first stage for all sizes sees, and `other_crops` those of other f and channels,
-    and `structures` each of those that learn nothing but fine structures.
+    and `structures` each of those that learn nothing but fine structures; `texture_images` each of the trainings that
+    tell what texture does (None: as many as the stage's time allows).
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
     `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
@@ -42,6 +43,7 @@ class Scale:
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
+    texture_images: int | None = 128_000
     limit: int | None = None
     sides: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     call_seconds: float = 20.0
@@ -108,6 +110,7 @@ PROFILES = {
             structures=256,
             seeds=2,
             seed_images=48,
+            texture_images=48,
             limit=256,
             sides=(32, 64),
             call_seconds=1.0,
@@ -122,7 +125,7 @@ PROFILES = {
         batch_size=32,
         autoencoder_batch_size=16,
         lr=1e-3,
-        scale=Scale(images=48_000, structures=12_000, seeds=3, seed_images=4000),
+        scale=Scale(images=48_000, structures=12_000, seeds=3, seed_images=4000, texture_images=None),
     ),
     # the same networks and machine, but training that goes on for hours, beside other work: larger batches, slower
     # averages, and enough pictures for a verdict
@@ -138,7 +141,13 @@ PROFILES = {
         ddpm_count=512,
         match_steps=25,
         scale=Scale(
-            images=1_500_000, drawing_images=300_000, few_images=200_000, seed_images=100_000, long=True, seeds=3
+            images=1_500_000,
+            drawing_images=300_000,
+            few_images=200_000,
+            seed_images=100_000,
+            texture_images=60_000,
+            long=True,
+            seeds=3,
         ),
     ),
     "gpu": Profile(
@@ -210,4 +219,4 @@ class Sizes:
     @classmethod
     def of(cls, p: Profile) -> Sizes:
         count = min(p.reference_count, 4096)
-        return cls(max(16, p.eval_count), max(32, 2 * p.eval_count), count, max(64, count // 2), min(count, 2048) // 4)
+        return cls(max(16, p.eval_count), max(32, 2 * p.eval_count), count, max(64, count // 2), min(count, 2048) // 8)

@@ -23,7 +23,7 @@ from ..files import PLACES, place_of, writable_folder, written_whole
 from ..page.numbers import duration, number
 from .profiles import Profile
 from .records import code_state, figure, load_record, make_record, place, save_record
-from .stages import autoencoders, comparison, cost, denoisers, fine_structures, perception, quality, sampling
+from .stages import autoencoders, comparison, cost, denoisers, fine_structures, perception, quality, sampling, texture
 from .stages.base import Run, Stage, record_name
 
 SMALL = 4 * 2**20  # bytes: larger weights stay out of the repository
@@ -35,10 +35,10 @@ def _all() -> Iterator[Stage]:
     yield from cost.STAGES
     yield autoencoders.FIRST_STAGE
     yield from (*autoencoders.PHOTOGRAPHS, *denoisers.PHOTOGRAPHS, *sampling.STAGES)
-    yield from (*comparison.STAGES, *perception.STAGES)
+    yield from (*comparison.STAGES, *texture.STAGES)
     yield from denoisers.DRAWINGS
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
-    yield from (*autoencoders.OTHER_FIRST_STAGES, *autoencoders.DRAWINGS, *fine_structures.STAGES)
+    yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)
 
 
 STAGES = {stage.name: stage for stage in _all()}

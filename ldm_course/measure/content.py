@@ -25,9 +25,16 @@ from . import spectra
 from .spectra import transfer
 
 VISIBLE = 2.0  # grey levels of 255: a root mean squared error below this counts as invisible
-GRID = 4  # cycles a side: what the 8 x 8 grid of an f = 4 latent of 32 x 32 pixels can carry
 SIZE = 32
 HELD_OUT = 2**40  # no network was trained on scenes from this number on
+
+
+def grid_of(size: int, f: int = 4) -> int:
+    """Cycles a side that the latent's grid can carry: half of its size / f positions a side."""
+    return size // f // 2
+
+
+GRID = grid_of(SIZE)
 
 
 def grey(x):
@@ -49,9 +56,9 @@ def jackknife(n: int, value: Callable[[Tensor], float], blocks: int = 8) -> tupl
     return value(rows), 2 * spread.sqrt().item()
 
 
-def held_out_drawings(limit: int | None = None) -> Pictures:
+def held_out_drawings(limit: int | None = None, size: int = SIZE) -> Pictures:
     """The drawings that the stored networks were not trained on, in a mixed order: neighbours are alike."""
-    emoji = load_data("emoji", SIZE, "test")
+    emoji = load_data("emoji", size, "test")
     return emoji.subset(torch.randperm(len(emoji), generator=torch.Generator().manual_seed(0))[:limit])
 
 
@@ -65,19 +72,21 @@ def averaged(x: Tensor, f: int = 4) -> Tensor:
     return F.interpolate(F.avg_pool2d(x, f), scale_factor=f, mode="bilinear")
 
 
-def changed_scenes(count: int) -> tuple[Tensor, dict[str, Tensor]]:
+def changed_scenes(count: int, size: int = SIZE) -> tuple[Tensor, dict[str, Tensor]]:
     """Held-out scenes without texture (N, 3, H, H), and the same with one thing changed. The movement is so small that
     it is as faint as the texture of strength 1; "another scene" is what the next one looks like."""
 
     def scene(**changed) -> Tensor:
         which = range(HELD_OUT, HELD_OUT + count)
-        return to_float(scenes.render(0, which, SIZE, **({"texture": 0} | changed)))
+        return to_float(scenes.render(0, which, size, **({"texture": 0} | changed)))
 
-    plain = scene()
+    plain, textured = scene(), scene(texture=1)
+    moment = 0.01  # of the motion, so short that what changes grows in proportion
+    moment *= rms(textured - plain) / rms(scene(time=moment) - plain)
     return plain, {
-        "texture 1": scene(texture=1),
+        "texture 1": textured,
         "texture 4": scene(texture=4),
-        "a small movement": scene(time=0.012),
+        "a small movement": scene(time=moment),
         "another scene": plain.roll(1, 0),
     }
 
@@ -170,7 +179,7 @@ def answer_to_grain(through: Callable[[Tensor], Tensor], plain: Tensor, textured
     }
 
 
-def lost_in_scenes(through: Callable[[Tensor], Tensor], count: int) -> float:
+def lost_in_scenes(through: Callable[[Tensor], Tensor], count: int, size: int = SIZE) -> float:
     """RMSE in grey levels of held-out scenes as they are (texture 1)."""
-    x = to_float(scenes.render(0, range(HELD_OUT, HELD_OUT + count), SIZE))
+    x = to_float(scenes.render(0, range(HELD_OUT, HELD_OUT + count), size))
     return grey(rms(through(x) - x))

@@ -22,7 +22,7 @@ from ldm_course.lab.claims import ledger, verdicts
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import load_record, make_record, save_record
 from ldm_course.lab.reference import STAGES, Stage, find, known_record, run_stages, status
-from ldm_course.lab.stages import denoisers, fine_structures, perception, quality, sampling
+from ldm_course.lab.stages import denoisers, fine_structures, perception, quality, sampling, texture
 from ldm_course.lab.stages.base import Run, autoencoder_of
 from ldm_course.measure import bits, distances, probes, structures
 from ldm_course.measure.complexity import unet_flops
@@ -264,31 +264,69 @@ def test_the_comparison_is_a_stage(trained):
 
 
 @pytest.fixture
-def stored_networks(house):
-    """Untrained stand-ins for the course's own weights."""
+def stored_networks(house, monkeypatch):
+    """Untrained stand-ins for the weights that chapter 4's stages take from others."""
     first = seeded(0, Autoencoder, SMOKE.autoencoder)
-    for name in ("emoji", "scenes"):
-        checkpoints.save_model(house / "checkpoints" / f"{name}-32-autoencoder.safetensors", first)
-    network, levels = seeded(0, UNet, SMOKE.unet), make_schedule("cosine")
-    path = house / "checkpoints" / "emoji-32-pixel.safetensors"
-    checkpoints.save_denoiser(path, Denoiser(network, PixelSpace(32), levels, "v"))
+    checkpoints.save_model(house / "checkpoints" / "first-stage-f4-smoke.safetensors", first)
+    network, levels = seeded(0, UNet, dataclasses.replace(SMOKE.unet, num_classes=3)), make_schedule("cosine")
+    path = house / "checkpoints" / "denoiser-emoji-64-pixel-smoke.safetensors"
+    checkpoints.save_denoiser(path, Denoiser(network, PixelSpace(64), levels, "v"))
+    for stage in perception.STAGES:
+        assert set(stage.needs) <= {"first-stage-f4", "denoiser-emoji-64-pixel"} <= set(STAGES)
+        monkeypatch.setitem(reference.STAGES, stage.name, dataclasses.replace(stage, needs=()))
 
 
 def test_what_chapter_4_measures_is_recorded_so_that_the_ledger_can_judge_it(tmp_path, stored_networks, monkeypatch):
     monkeypatch.setattr(probes, "PROBE_LEVELS", (200, 600))
-    monkeypatch.setattr(profiles.Sizes, "of", lambda p: profiles.Sizes(8, 16, 64, 10, 2))
-    drawings, things = ran(tmp_path, "perception-emoji-32", "perception-scenes-32")
-    assert drawings["pictures"] == 32 and len(drawings["rmse"]) == len(drawings["levels"]) == len(bits.LEVELS)
+    monkeypatch.setattr(profiles.Sizes, "of", lambda p: profiles.Sizes(2, 16, 64, 10, 2))
+    drawings, things = ran(tmp_path, "perception-emoji-64", "perception-scenes-32")
+    assert drawings["pictures"] == 8 and len(drawings["rmse"]) == len(drawings["levels"]) == len(bits.LEVELS)
+    assert (drawings["grid"], things["grid"]) == (8, 4)
+    assert drawings["networks"] == ["denoiser-emoji-64-pixel-smoke", "first-stage-f4-smoke"]
     assert things["probes"]["seeds"] == perception.SEEDS and things["probes"]["scenes"] == 40
     assert things["changes"]["texture 1"]["strength"] == pytest.approx(2, rel=0.2)
-    for name in ("perception-emoji-32", "perception-scenes-32"):
+    for name, side in (("perception-emoji-64", 64), ("perception-scenes-32", 64)):  # the small pictures twice as large
         record = load_record(f"{name}-smoke", tmp_path / "records")
         rows = record["results"]["rows_of_the_picture"]
         shown = np.asarray(Image.open(tmp_path / "records" / f"{name}-smoke.png"))
-        assert shown.shape[0] == len(rows) * 66 - 2 and record["seconds"] > 0
-    live = {"perception-emoji-32": drawings, "perception-scenes-32": things}
+        assert shown.shape[0] == len(rows) * (side + 2) - 2 and record["seconds"] > 0
+    live = {"perception-emoji-64": drawings, "perception-scenes-32": things}
     for id in ("C3.6", "C4.1", "C4.3", "C4.4"):
         assert ledger.CLAIMS[id].judge(live).verdict in (verdicts.CONFIRMED, verdicts.REFINED, verdicts.REFUTED)
+
+
+def test_texture_is_varied_alone_and_judged_at_the_same_marks(tmp_path):
+    found = ran(tmp_path, "texture-scenes-32")[0]
+    rows, steps = found["runs"], SMOKE.scale.texture_images // SMOKE.batch_size
+    seeds = range(SMOKE.scale.seeds)
+    assert [(r["strength"], r["seed"]) for r in rows] == [(s, seed) for seed in seeds for s in texture.STRENGTHS]
+    for row in rows:
+        assert [p["step"] for p in row["points"]] == list(range(1, steps + 1))
+        for p in row["points"]:
+            assert p["images"] == p["step"] * SMOKE.batch_size and len(p["by_level"]) == len(found["levels"])
+            assert p["content"] == pytest.approx(math.sqrt(np.mean(np.square(p["by_level"]))))
+    first = {(r["strength"], r["seed"]): r["points"][0]["content"] for r in rows}
+    assert first[0, 0] == pytest.approx(first[4, 0], rel=0.01) != pytest.approx(first[0, 1], rel=0.01)
+    assert found["textures"]["4"]["block_means"] < 0.1 * found["textures"]["4"]["pixels"]
+    assert set(found["against_plain"]) == {"1", "4"} and len(found["against_plain"]["4"]["ratio"]) == steps
+    left, right = figures.texture_curves(load_record("texture-scenes-32-smoke", tmp_path / "records")).axes
+    drawn = {line.get_label(): line for line in left.lines if not line.get_label().startswith("_")}
+    assert list(drawn) == ["no texture", "texture 1, 2 grey levels", "texture 4, 7 grey levels"]
+    plain = [[p["content"] for p in r["points"]] for r in rows if r["strength"] == 0]
+    assert list(drawn["no texture"].get_ydata()) == pytest.approx(np.mean(plain, 0))
+    bars = right.containers[-1].lines[0]
+    assert list(bars.get_ydata()) == [ratio for ratio, _ in found["against_plain"]["4"]["ratio"]]
+    (tmp_path / "records" / "texture-scenes-32-smoke.json").unlink()
+    assert ran(tmp_path, "texture-scenes-32")[0]["runs"] == rows  # what was trained before a stop is kept
+
+
+def test_where_texture_is_given_time_the_first_training_sets_the_steps_of_all(tmp_path):
+    scale = dataclasses.replace(SMOKE.scale, texture_images=None)
+    here = Run("texture-scenes-32", dataclasses.replace(SMOKE, scale=scale), tmp_path, 48.0, torch.device("cpu"))
+    marks = texture._marks(here, [])
+    assert [m["until_seconds"] for m in marks] == pytest.approx([8 * 2 ** (-k / 2) for k in range(8, -1, -1)])
+    points = [{"step": 3}, {"step": 7}]
+    assert texture._marks(here, [{"points": points}]) == [{"until": 3}, {"until": 7}]
 
 
 def test_autoencoders_are_drawn_by_f(trained):

@@ -152,12 +152,9 @@ def test_the_controls_have_the_latents_grid_or_its_scale():
 
 def readings(clean, noisy, chance=0.25):
     """Of one factor, from (seeds, scenes) and (seeds, levels, scenes) by input."""
-    return Readings(
-        (25, 75),
-        {name: {"shape": torch.as_tensor(x).float()} for name, x in clean.items()},
-        {name: {"shape": torch.as_tensor(x).float()} for name, x in noisy.items()},
-        {"shape": chance},
-    )
+    clean, noisy = ({name: {"shape": torch.as_tensor(x).float()} for name, x in of.items()} for of in (clean, noisy))
+    checked = {name: {"shape": of["shape"].mean().item()} for name, of in clean.items()}
+    return Readings((25, 75), clean, noisy, clean, checked, {"shape": chance})
 
 
 def test_a_difference_is_paired_and_its_error_covers_scenes_and_seeds():
@@ -189,9 +186,24 @@ def test_content_is_undecided_below_nine_tenths_of_what_is_readable_beyond_chanc
     lead, error = found.lead()
     assert lead == 0.5 and error > 0.3  # a percent from the edge, a draw of scenes decides
     assert found.lead("pixels", "pixels") == (0.0, 0.0)
+
+
+def test_what_is_read_from_decoded_pictures_is_in_the_latents():
+    def level(share):
+        return (torch.arange(1000) < 1000 * share).float().expand(2, 1000)
+
+    clean = {"pixels": level(0.9), "latents": level(0.6), "decoded": level(0.8)}
+    noisy = {name: level(0.5)[:, None].expand(2, 2, 1000) for name in ("pixels", "latents")}
+    found = readings(clean, noisy)
     said = found.results()
-    assert (said["seeds"], said["scenes"], said["lead"]) == (1, 1000, 0.5)
-    assert said["clean"]["pixels"]["shape"] == pytest.approx(0.65)
+    assert (said["seeds"], said["scenes"]) == (2, 1000)
+    assert said["clean"]["pixels"]["shape"] == pytest.approx(0.9) and set(said["undecided"]) == {"pixels", "latents"}
+    kept = said["kept"]["shape"]
+    assert kept["read_from"] == "decoded" and kept["read"] == pytest.approx(0.8)
+    assert kept["against_pixels"] == found.difference("decoded", "pixels", "shape")
+    # it is chosen by what was checked, not by what is counted
+    found.checked["latents"]["shape"] = 0.95
+    assert found.kept("shape")["read_from"] == "latents" and found.kept("shape")["read"] == pytest.approx(0.6)
 
 
 def test_probes_of_several_seeds_are_read_at_every_level():
@@ -208,4 +220,4 @@ def test_probes_of_several_seeds_are_read_at_every_level():
 def test_sizes_grow_with_the_profile_up_to_what_probes_need():
     smoke, cpu, large = (Sizes.of(PROFILES[name]) for name in ("smoke", "cpu", "reference"))
     assert smoke.drawings == 16 and cpu.seen == PROFILES["cpu"].reference_count
-    assert large.steps == 512 and large.seen == 4096
+    assert large.steps == 256 and large.seen == 4096

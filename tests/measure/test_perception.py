@@ -8,8 +8,9 @@ from torch.distributions import Normal, kl_divergence
 
 from ldm_course.diffusion.samplers import ddpm_step
 from ldm_course.diffusion.schedules import add_noise, make_schedule, target
+from ldm_course.measure import probes
 from ldm_course.measure.bits import at_every_level, decoder_bits, denoised, prior_bits, transition_bits
-from ldm_course.measure.probes import Probe, probe_hits, train_probe
+from ldm_course.measure.probes import Probe, Whitening, probe_hits, read_factors, train_probe
 from ldm_course.measure.spectra import drowning_level, power_spectrum, transfer
 
 SCHEDULE = make_schedule("cosine")
@@ -175,16 +176,17 @@ def test_clipping_is_asked_for():
 
 
 def test_folding_gives_every_probe_the_same_grid_and_loses_nothing():
-    pixels, latents = (Probe(c, s, {"a": 3, "b": 2}) for c, s in ((3, 32), (4, 8)))
     x = torch.randn(2, 3, 32, 32, generator=generator())
+    white = Whitening(x, SCHEDULE), Whitening(torch.randn(2, 4, 8, 8, generator=generator()), SCHEDULE)
+    pixels, latents = (Probe(w, s, {"a": 3, "b": 2}) for w, s in zip(white, (32, 8)))
     assert pixels.fold(x).shape == (2, 48, 8, 8)
     assert torch.equal(torch.nn.functional.pixel_shuffle(pixels.fold(x), 4), x)
     shapes = [{k: v.shape for k, v in net.named_parameters() if k != "first.weight"} for net in (pixels, latents)]
     assert shapes[0] == shapes[1]
-    out = pixels(x, torch.tensor([0.0, 0.5]))
+    out = pixels(x, torch.tensor([0, 500]))
     assert {name: tuple(logits.shape) for name, logits in out.items()} == {"a": (2, 3), "b": (2, 2)}
     with pytest.raises(ValueError, match="multiple"):
-        Probe(3, 30, {"a": 2})
+        Probe(white[0], 30, {"a": 2})
 
 
 def halves(n, seed):
@@ -199,10 +201,12 @@ def test_a_probe_learns_a_factor_and_loses_it_to_noise():
     x, factors = halves(256, 0)
     probe = train_probe(x, factors, SCHEDULE, steps=80)
     new, truth = halves(400, 1)
-    hits = {t: probe_hits(probe, new, truth, t, SCHEDULE)["half"] for t in (None, 300, 999)}
-    assert hits[None].shape == (400,) and set(hits[999].unique().tolist()) <= {0.0, 1.0}
-    assert hits[None].mean() > 0.98 and hits[300].mean() > 0.98
+    hits = {t: probe_hits(probe, new, truth, t, SCHEDULE)["half"] for t in (0, 300, 999)}
+    assert hits[0].shape == (400,) and set(hits[999].unique().tolist()) <= {0.0, 1.0}
+    assert hits[0].mean() > 0.98 and hits[300].mean() > 0.98
     assert abs(hits[999].mean() - 0.5) < 0.1  # alpha_bar is about 0 there
+    clean = train_probe(x, factors, steps=20)
+    assert probe_hits(clean, new, truth)["half"].mean() > 0.98
 
 
 def test_training_a_probe_repeats_and_leaves_the_global_generator_alone():
@@ -213,6 +217,99 @@ def test_training_a_probe_repeats_and_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
     for a, b in zip(first.parameters(), second.parameters()):
         assert torch.equal(a, b)
+
+
+def correlated(n, seed):
+    """Pictures of three channels that hang together, their means far from 0."""
+    mix = torch.tensor([[2.0, 0.0, 0.0], [1.5, 0.2, 0.0], [-0.5, 0.3, 0.01]])
+    x = torch.rand(n, 3, 8, 8, generator=generator(seed)).square()  # skewed, as pictures are
+    return torch.einsum("ij,njhw->nihw", mix, x) + 5
+
+
+@pytest.mark.parametrize("t", [0, 500, 999])
+def test_whitened_inputs_have_mean_0_and_no_covariance_at_every_noise_level(t):
+    x = correlated(400, 0)
+    xt = add_noise(x, torch.randn(x.shape, generator=generator(1)), t, SCHEDULE)
+    white = Whitening(x, SCHEDULE)(xt, torch.full((400,), t)).transpose(0, 1).flatten(1)
+    assert white.mean(1).abs().max() < 0.02 and (torch.cov(white) - torch.eye(3)).abs().max() < 0.03
+
+
+def test_an_affine_copy_of_every_channel_whitens_to_the_same():
+    x = correlated(50, 0)
+    a, b = torch.tensor([7.0, -0.3, 40.0]).view(1, 3, 1, 1), torch.tensor([-2.0, 0.1, 3.0]).view(1, 3, 1, 1)
+    t = torch.zeros(50, dtype=torch.int64)
+    assert (Whitening(x)(x, t) - Whitening(a * x + b)(a * x + b, t)).abs().max() < 1e-2  # one channel is small
+    copied = (a.double() * x.double() + b.double(), x.double())
+    found, wanted = (Whitening(y).double()(y, t) for y in copied)
+    assert (found - wanted).abs().max() < 1e-4
+
+
+def test_a_mixture_of_channels_whitens_to_a_rotation():
+    x, t = correlated(50, 0), torch.zeros(50, dtype=torch.int64)
+    mix = torch.tensor([[1.0, 2.0, 0.0], [0.3, -1.0, 1.0], [2.0, 0.0, 1.0]])
+    mixed = torch.einsum("ij,njhw->nihw", mix, x)
+    one, other = (Whitening(y)(y, t).transpose(0, 1).flatten(1).double() for y in (x, mixed))
+    turn = other @ one.T / one.shape[1]
+    assert (turn @ turn.T - torch.eye(3)).abs().max() < 1e-2 and (other - turn @ one).abs().max() < 0.05
+
+
+def test_a_channel_that_never_changes_is_left_at_0():
+    x = torch.cat([correlated(20, 0)[:, :1], torch.full((20, 1, 8, 8), 3.0)], 1)
+    white = Whitening(x)(x, torch.zeros(20, dtype=torch.int64))
+    assert white.isfinite().all() and white[:, 1].abs().max() < 1e-5 and white[:, 0].std() == pytest.approx(1, rel=1e-3)
+
+
+def blobs(n, seed, kinds=3):
+    """Pictures of three channels with a faint patch, whose colour and corner are to be read."""
+    colour, corner = (torch.randint(kinds + k, (n,), generator=generator(seed + k)) for k in (0, 1))
+    x = 0.6 * torch.randn(n, 3, 8, 8, generator=generator(seed + 2))
+    for i, (c, where) in enumerate(zip(colour.tolist(), corner.tolist())):
+        y, z = 4 * (where // 2), 4 * (where % 2)
+        x[i, c, y : y + 3, z : z + 3] += 0.8
+    return x, {"colour": colour, "corner": corner}
+
+
+def test_a_scaled_and_shifted_copy_is_read_the_same_and_a_mixed_one_within_the_error():
+    (x, truth), (new, known) = blobs(400, 0), blobs(300, 50)
+    mix = torch.tensor([[1.0, 2.0, 0.0], [0.3, -1.0, 1.0], [2.0, 0.0, 1.0]])
+    copies = {
+        "pixels": lambda v: v,
+        "scaled": lambda v: v * torch.tensor([4.0, -0.25, 64.0]).view(1, 3, 1, 1),  # exact in floating point
+        "shifted": lambda v: 30 * v + 7,
+        "mixed": lambda v: torch.einsum("ij,njhw->nihw", mix, v) - 3,
+    }
+    clean, rates = {}, set()
+    for name, copy in copies.items():
+        found, _, best = probes._probes(copy(x), truth, None, steps=40, seeds=3, rates=(1e-3, 4e-3))
+        hits = [probe_hits(probe, copy(new), known) for probe in found]
+        clean[name] = {factor: torch.stack([h[factor] for h in hits]) for factor in known}
+        rates.add(best)
+    read = probes.Readings((), clean, {}, {}, {}, {"colour": 1 / 3, "corner": 1 / 4})
+    for factor, chance in read.chance.items():
+        assert clean["pixels"][factor].mean() > chance + 0.2  # there is something to read, and to miss
+        assert torch.equal(clean["scaled"][factor], clean["pixels"][factor])
+        for name in ("shifted", "mixed"):
+            mean, error = read.difference(name, "pixels", factor)
+            assert abs(mean) <= error < 0.12
+    assert len(rates) == 1
+
+
+def test_the_rate_is_chosen_by_scenes_that_are_seen_and_not_learnt_from(monkeypatch):
+    asked = []
+    real = probes.train_probe
+
+    def spy(x, factors, schedule=None, **options):
+        asked.append((len(x), options["lr"], options.get("seed", 0)))
+        return real(x, factors, schedule, **options)
+
+    monkeypatch.setattr(probes, "train_probe", spy)
+    (x, truth), (new, known) = blobs(100, 0), blobs(20, 50)
+    options = {"steps": 30, "seeds": 2, "levels": (200,), "rates": (1e-7, 4e-3)}  # with the first nothing is learnt
+    found = read_factors({"pixels": (x, new), "decoded": (x, new)}, truth, known, SCHEDULE, **options)
+    assert {n for n, _, _ in asked} == {85}
+    assert [(lr, seed) for _, lr, seed in asked] == 3 * [(1e-7, 0), (4e-3, 0), (4e-3, 1)]
+    assert found.rates == {"pixels": {"clean": 4e-3, "noisy": 4e-3}, "decoded": {"clean": 4e-3}}
+    assert set(found.noisy) == set(found.nearly_clean) == {"pixels"} and set(found.clean) == {"pixels", "decoded"}
 
 
 def test_every_public_function_says_where_it_is_from():
