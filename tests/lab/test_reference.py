@@ -392,6 +392,8 @@ def test_the_ladder_of_speed(tmp_path):
         assert found["as_trained"]["seconds_image"][name] == trained["seconds_image"]
         assert found["as_trained"]["precision"] == trained["precision"]
     assert found["rungs"][-1]["seconds_image"] > found["rungs"][0]["seconds_image"]  # four times the pixels
+    first = found["first_stage"]
+    assert first["training_seconds_image"] > first["encode_seconds_image"] > 0 and first["f"] == 4
 
 
 def test_fine_structures_are_judged_five_ways_for_each_autoencoder(tmp_path, monkeypatch):

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from ...config import AutoencoderConfig, UNetConfig
+from ...data.pictures import Pictures
 from ...device import native_precision
+from ...diffusion.objectives import BatchRandom
 from ...measure.complexity import autoencoder_flops, count_parameters, latent_shape, unet_flops
 from ...measure.cost_model import BUILT, BUILT_UP_TO, STANDARD, networks_at
 from ...measure.timing import Timing, activation_memory, time_call, training_step
 from ...networks.autoencoder import Autoencoder
 from ...networks.unet import UNet
 from ...training.recipes import seeded
+from ...training.reconstruction import AutoencoderObjective
 from .base import Run, Stage, matrix_rates, minutes, timed
 
 LARGEST = 1024  # pictures a batch
@@ -229,7 +232,8 @@ def speed(run: Run) -> dict:
     Rungs of one ladder, each keeping what the one before had: float32, half precision, channels_last, and on a GPU, for
     the first shape, compiled. Seconds an image, FLOP/s, and their part of the matrix rate in the same precision,
     measured in the same run. `as_trained` is the rung that the trainer runs on where nothing is compiled, and its
-    seconds an image by shape: the rates by which images become seconds. To be run alone on the machine.
+    seconds an image by shape, and `first_stage` the autoencoder's: the rates by which images become seconds. To be run
+    alone on the machine.
     """
     rates, rungs = matrix_rates(run.device), []
     for channels, side in SHAPES:
@@ -250,7 +254,38 @@ def speed(run: Run) -> dict:
             "precision": _precision(run),
             "seconds_image": {r["input"]: r["seconds_image"] for r in rungs if r["rung"] == trained},
         },
+        "first_stage": _first_stage(run, 4),
         "rungs": rungs,
+    }
+
+
+def _first_stage(run: Run, f: int) -> dict:
+    """Seconds an image of the autoencoder's own training at 32 a side, perceptual loss included, and of encoding."""
+    batch, half = run.profile.autoencoder_batch_size or run.profile.batch_size, _precision(run) == "bf16"
+    network = run.profile.autoencoder.for_downsample(f)
+    data = Pictures(torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8))
+    model, objective = seeded(0, Autoencoder, network).to(run.device), AutoencoderObjective(data).to(run.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    chance, everything = BatchRandom(0, 0, batch, slice(None), run.device), torch.arange(batch)
+
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=half):
+            loss = objective(model, everything, chance)["loss"]
+        loss.backward()
+        optimizer.step()
+
+    trained = timed(train, run).median / batch
+    x = objective.data.batch(everything, run.device)
+    with torch.no_grad():
+        encoded = timed(lambda: model.encode(x), run).median / batch
+    return {
+        "f": f,
+        "network": network,
+        "batch": batch,
+        "precision": _precision(run),
+        "training_seconds_image": trained,
+        "encode_seconds_image": encoded,  # in float32, as `encode_pictures` does it
     }
 
 
