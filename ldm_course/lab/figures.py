@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from ..files import place_of
-from ..measure import stability, structures
+from ..measure import cost_model, stability, structures
 from ..page import plotting
 from ..page.numbers import NONE, duration, si, times
 from .claims.verdicts import gain
@@ -95,7 +95,7 @@ def ratios(
         paid = first["training_seconds"] + first["encode_seconds"]
         seconds = images / p["images_per_s"], images / z["images_per_s"]
         found["epoch, autoencoder included"] = seconds[0] / (seconds[1] + paid)
-    rows = {(row["side"], row["f"]): row for row in (cost["results"]["rows"] if cost else [])}
+    rows = cost_model.rows(cost["results"]) if cost else {}
     for side in (32, 256, 512):
         found[f"sample at {side}"] = _whole_sample(rows.get((side, 1)), rows.get((side, 4)))
     one, four = rows.get((32, 1)), rows.get((32, 4))
@@ -162,7 +162,7 @@ def costs(record: Record) -> Figure:
     """Seconds of a training and of a sampling step, and the largest batch, against the picture's side, by space."""
     figure, panels = _drawn(3)
     for f in (1, 2, 4, 8):
-        rows = [row for row in record["results"]["rows"] if row["f"] == f]
+        rows = [row for row in cost_model.rows(record["results"]).values() if row["f"] == f]
         line = {"color": plotting.PIXEL if f == 1 else plotting.LATENT, "label": "pixels" if f == 1 else f"f = {f}"}
         line |= {"marker": "o" if f == 1 else "s", "ms": 4, "alpha": {1: 1, 2: 0.35, 4: 0.65, 8: 1}[f]}
         for axes, (what, key) in zip(
@@ -182,27 +182,34 @@ def costs(record: Record) -> Figure:
 
 
 def cost_table(record: Record) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: for each side, a pixel's training step and how many times less each latent takes."""
-    rows = {(row["side"], row["f"]): row for row in record["results"]["rows"]}
+    """Head and rows: for each side, a pixel's training step and how many times less each latent takes, with the
+    standard network, and with those built for the size where they are others."""
     body = []
-    for side in sorted({side for side, _ in rows}):
-        cells = [str(side)]
-        for what in ("training", "step"):
-            one = rows.get((side, 1), {}).get(what, {}).get("seconds_image")
-            cells.append("left out" if one is None else si(one, "s"))
-            for f in (2, 4, 8):
-                other = rows.get((side, f), {}).get(what, {}).get("seconds_image")
-                cells.append(times(one, other))
-        body.append(cells)
-    head = ["side", "training, pixels", "f = 2", "f = 4", "f = 8", "sampling, pixels", "f = 2", "f = 4", "f = 8"]
-    return head, body
+    for network in (cost_model.STANDARD, cost_model.BUILT):
+        rows = cost_model.rows(record["results"], network)
+        for side in sorted({side for side, _ in rows}):
+            if network == cost_model.BUILT and all(row["serves_both"] for row in rows.values() if row["side"] == side):
+                continue
+            cells = [str(side), network]
+            for what in ("training", "step"):
+                one = rows.get((side, 1), {}).get(what, {}).get("seconds_image")
+                cells.append("left out" if one is None else si(one, "s"))
+                for f in (2, 4, 8):
+                    other = rows.get((side, f), {}).get(what, {}).get("seconds_image")
+                    cells.append(times(one, other))
+            cells.append(rows[side, 1].get("precision", record["results"]["precision"]))
+            body.append(cells)
+    latents = ["f = 2", "f = 4", "f = 8"]
+    return ["side", "network", "training, pixels", *latents, "sampling, pixels", *latents, "precision"], body
 
 
 def speed_rows(record: Record) -> list[list[str]]:
     """The ladder of the stage `speed`."""
     return [
         [
+            rung.get("input", "x".join(map(str, record["results"]["shape"]))),
             rung["rung"],
+            si(rung["seconds"]["median"] / record["results"]["batch"], "s"),
             f"{rung['images_per_s']:.3g}",
             si(rung["flop_per_s"], "FLOP/s"),
             f"{rung['share_of_matmul']:.0%}",

@@ -22,6 +22,8 @@ import numpy as np
 from ..config import AutoencoderConfig, UNetConfig, from_stored
 from .complexity import Flops, autoencoder_flops, unet_flops
 
+STANDARD, BUILT = "standard", "built for the size"  # the networks that the stage `cost` measured
+BUILT_UP_TO = 32  # a network built for the size attends on grids of at most so many positions a side
 BATCH = 64  # pictures a call, where a bill is reckoned; on large pictures the batch hardly matters
 
 
@@ -93,6 +95,30 @@ def off_by(predicted: Iterable[tuple[Call, float]]) -> list[float]:
 # ------------------------------------------------------------------------------------------------ from records
 
 
+def networks_at(
+    unet: UNetConfig, autoencoder: AutoencoderConfig, side: int, f: int, attention_up_to: float
+) -> tuple[UNetConfig, AutoencoderConfig]:
+    """The two networks for pictures of `side` x `side` in the space of f, f = 1 being pixels, where only the first is
+    used: with its attention on grids of at most `attention_up_to` a side (`UNetConfig.attending_up_to`), and none in
+    an autoencoder whose latent is larger. ValueError: a side that is no multiple of f."""
+    if side % f:
+        raise ValueError(f"a side of {side} is no multiple of f={f}")
+    first = autoencoder.for_downsample(f)
+    network = unet if f == 1 else unet.for_channels(first.latent_channels)
+    attends = first.mid_attention and f > 1 and side // f <= attention_up_to
+    return network.attending_up_to(attention_up_to, side // f), replace(first, mid_attention=attends)
+
+
+def rows(results: Mapping[str, Any], network: str = STANDARD) -> dict[tuple[int, int], Mapping[str, Any]]:
+    """The rows of the stage `cost` by (side, f), measured with the STANDARD network, or with the one BUILT for the size
+    where that is another. Records from before there were two have the standard one only."""
+    return {
+        (row["side"], row["f"]): row
+        for row in results["rows"]
+        if row.get("network", STANDARD) == network or row.get("serves_both", False)
+    }
+
+
 def networks(record: Mapping[str, Any]) -> tuple[UNetConfig, AutoencoderConfig]:
     """The U-Net and the autoencoder of a record's profile."""
     profile = record["config"]["profile"]
@@ -112,10 +138,12 @@ def calls(record: Mapping[str, Any], what: str) -> list[Call]:
         side, f, entry = row["side"], row["f"], row.get(what, {})
         if "seconds_image" not in entry:
             continue
+        most = BUILT_UP_TO if row.get("network") == BUILT else math.inf
+        net, first = networks_at(unet, autoencoder, side, f, most)
         if what == "decode":
-            flops = autoencoder_flops(autoencoder.for_downsample(f), side, "decode")
+            flops = autoencoder_flops(first, side, "decode")
         else:
-            flops = unet_flops(unet.for_channels(row["shape"][0]), row["shape"][1], backward=what == "training")
+            flops = unet_flops(net, side // f, backward=what == "training")
         measured = {1: entry["seconds_alone"], entry["batch"]: entry["seconds_image"] * entry["batch"]}
         found += [Call(flops, batch, seconds, side, f) for batch, seconds in measured.items()]
     return found
@@ -138,9 +166,8 @@ class CostModel:
     """Prices at any side, in pixels (f = 1) and in latents.
 
     `training`, `step` and `decode` are fitted. Of the autoencoder's training and of encoding only one rate each was
-    recorded (`first_stage_rates`, in FLOP/s), so they are FLOPs over that rate. With `attention_up_to` the U-Net is the
-    one that keeps its attention on such grids (`UNetConfig.attending_up_to`), in both spaces, and an autoencoder whose
-    latent is larger has none.
+    recorded (`first_stage_rates`, in FLOP/s), so they are FLOPs over that rate. With `attention_up_to` both networks
+    are those that keep their attention on such grids (`networks_at`), in both spaces.
     """
 
     unet: UNetConfig
@@ -152,12 +179,7 @@ class CostModel:
 
     def prices(self, side: int, f: int, *, batch: int = BATCH, attention_up_to: float = math.inf) -> Prices:
         """Seconds a picture of `side` x `side`, in calls on `batch`. ValueError: a side that the networks refuse."""
-        first = self.autoencoder.for_downsample(f)
-        network = self.unet if f == 1 else self.unet.for_channels(first.latent_channels)
-        if side % f:
-            raise ValueError(f"a side of {side} is no multiple of f={f}")
-        network = network.attending_up_to(attention_up_to, side // f)
-        first = replace(first, mid_attention=first.mid_attention and side // f <= attention_up_to)
+        network, first = networks_at(self.unet, self.autoencoder, side, f, attention_up_to)
         training, step = (unet_flops(network, side // f, backward=backward) for backward in (True, False))
         found = self.training.seconds(training, batch), self.step.seconds(step, batch)
         if f == 1:

@@ -22,9 +22,9 @@ from ldm_course.lab.claims import ledger, verdicts
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import load_record, make_record, save_record
 from ldm_course.lab.reference import STAGES, Stage, find, known_record, run_stages, status
-from ldm_course.lab.stages import denoisers, fine_structures, perception, quality, sampling, texture
+from ldm_course.lab.stages import cost, denoisers, fine_structures, perception, quality, sampling, texture
 from ldm_course.lab.stages.base import Run, autoencoder_of
-from ldm_course.measure import bits, distances, probes, structures
+from ldm_course.measure import bits, cost_model, distances, probes, structures
 from ldm_course.measure.complexity import unet_flops
 from ldm_course.networks.autoencoder import Autoencoder
 from ldm_course.networks.unet import UNet
@@ -362,27 +362,78 @@ def test_cost_counts_and_leaves_out_what_would_take_too_long(tmp_path, monkeypat
     run = dataclasses.replace(SMOKE, scale=small)
     monkeypatch.setitem(globals(), "SMOKE", run)
     (found,) = ran(tmp_path, "cost")
-    rows = {(r["side"], r["f"]): r for r in found["rows"]}
+    rows = cost_model.rows(found)
     assert set(rows) == {(side, f) for side in (32, 512) for f in (1, 2, 4, 8)}
     for (side, f), row in rows.items():
         network = SMOKE.unet.for_channels(4 if f > 1 else 3)
         assert row["flops_step"] == unet_flops(network, side // f).total
         assert row["shape"] == [3 if f == 1 else 4, side // f, side // f]
-        assert ("decode" in row) == (f > 1)
+        assert ("decode" in row) == (f > 1) and row["precision"] in ("bf16", "float32")
     near = rows[32, 1]["training"]
     assert near["flop_per_s"] == pytest.approx(rows[32, 1]["flops_training"] / near["seconds_image"])
     assert near["largest_batch"] * rows[32, 1]["kept_for_backward"] <= small.memory
     assert "left out" in rows[512, 1]["training"]["why"] and rows[512, 1]["kept_for_backward"] is None
     assert rows[32, 1]["kept_for_backward"] > 8 * rows[32, 4]["kept_for_backward"]
+    head, body = figures.cost_table({"results": found})
+    assert [row[:2] for row in body] == [["32", "standard"], ["512", "standard"], ["512", "built for the size"]]
+    assert len(head) == len(body[0])
 
 
-def test_the_ladder_of_speed(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)  # which takes a minute
+def test_growth_has_rows_of_the_networks_built_for_the_size(tmp_path, monkeypatch):
+    run = dataclasses.replace(SMOKE, scale=profiles.Scale(images=1, sides=(32, 512), call_seconds=1e-6))
+    monkeypatch.setitem(globals(), "SMOKE", run)
+    (found,) = ran(tmp_path, "cost")
+    standard, built = (cost_model.rows(found, network) for network in (cost_model.STANDARD, cost_model.BUILT))
+    assert set(standard) == set(built)
+    for (side, f), row in built.items():
+        network = SMOKE.unet.for_channels(4 if f > 1 else 3).attending_up_to(32, side // f)
+        assert row["flops_step"] == unet_flops(network, side // f).total
+        others = side == 512  # two levels: the last attends on grids of 256 to 32, and so does the decoder on 64
+        assert row["network"] == ("built for the size" if others else "standard") and row["serves_both"] != others
+    attending, not_attending = (rows[512, 8]["decode"]["flops"] for rows in (standard, built))
+    assert not_attending < attending and standard[512, 8]["flops_step"] == built[512, 8]["flops_step"]
+    old = {"rows": [{"side": 32, "f": 1}, {"side": 512, "f": 1}]}
+    assert len(cost_model.rows(old)) == 2 and not cost_model.rows(old, cost_model.BUILT)
+
+
+@pytest.mark.parametrize("holds", (1.5, 2, 9, 700, 5000))
+@pytest.mark.parametrize("second", (0.5, 1.0, 1.4))
+def test_the_largest_batch_of_a_gpu_is_found_by_trying(monkeypatch, holds, second):
+    """A GPU that holds so many pictures, whose second picture takes less or more than the others."""
+    tried = []
+
+    def need(batch):
+        return batch + (second - 1) * (batch == 2)
+
+    def peak(make, batch):
+        tried.append(batch)
+        return int(1000 * need(batch)) if need(batch) <= holds else None
+
+    had = type("Properties", (), {"total_memory": int(1000 * holds)})
+    monkeypatch.setattr(cost, "_peak", peak)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: had)
+    run = Run("cost", SMOKE, None, 1.0, torch.device("cuda"))
+    found = cost._largest_batch(run, None, flops=1, state=0, each=None)
+    best = max(2**k for k in range(11) if need(2**k) <= holds)
+    assert found == {"largest_batch": best, "peak_bytes": int(1000 * need(best))} and len(tried) < 8
+
+
+def test_the_ladder_of_speed(tmp_path):
     (found,) = ran(tmp_path, "training-speed")
-    names = [r["rung"] for r in found["rungs"]]
-    assert names[0] == "float32" and names == ["float32", "half precision", "channels_last", "compiled"][: len(names)]
-    flops = SMOKE.batch_size * unet_flops(SMOKE.unet, 32, backward=True).total
-    assert all(r["flop_per_s"] == pytest.approx(flops / r["seconds"]["median"]) for r in found["rungs"])
+    for name, (channels, side) in {"3x32x32": (3, 32), "4x8x8": (4, 8), "4x16x16": (4, 16), "3x64x64": (3, 64)}.items():
+        rungs = [r for r in found["rungs"] if r["input"] == name]
+        assert [r["rung"] for r in rungs] == ["float32", "half precision", "channels_last"][: len(rungs)]
+        flops = SMOKE.batch_size * unet_flops(SMOKE.unet.for_channels(channels), side, backward=True).total
+        for r in rungs:
+            assert r["flop_per_s"] == pytest.approx(flops / r["seconds"]["median"])
+            assert r["seconds_image"] == pytest.approx(r["seconds"]["median"] / SMOKE.batch_size)
+            assert r["precision"] == ("float32" if r["rung"] == "float32" else "bf16")
+        trained = next(r for r in rungs if r["rung"] == found["as_trained"]["rung"])
+        assert found["as_trained"]["seconds_image"][name] == trained["seconds_image"]
+        assert found["as_trained"]["precision"] == trained["precision"]
+    assert found["rungs"][-1]["seconds_image"] > found["rungs"][0]["seconds_image"]  # four times the pixels
+    first = found["first_stage"]
+    assert first["training_seconds_image"] > first["encode_seconds_image"] > 0 and first["f"] == 4
 
 
 def test_fine_structures_are_judged_by_what_was_trained_on_them_and_by_controls(tmp_path, monkeypatch):

@@ -11,35 +11,63 @@ import torch
 from torch import Tensor
 
 from ...config import AutoencoderConfig, UNetConfig
+from ...data.pictures import Pictures
 from ...device import native_precision
+from ...diffusion.objectives import BatchRandom
 from ...measure.complexity import autoencoder_flops, count_parameters, latent_shape, unet_flops
-from ...measure.timing import activation_memory, time_call, training_step
+from ...measure.cost_model import BUILT, BUILT_UP_TO, STANDARD, networks_at
+from ...measure.timing import Timing, activation_memory, time_call, training_step
 from ...networks.autoencoder import Autoencoder
 from ...networks.unet import UNet
 from ...training.recipes import seeded
-from .base import Run, Stage, autoencoder_of, matrix_rates, minutes, timed
+from ...training.reconstruction import AutoencoderObjective
+from .base import Run, Stage, matrix_rates, minutes, timed
+
+LARGEST = 1024  # pictures a batch
 
 
 def cost(run: Run) -> dict:
     """A training step, a sampling step and a decoding, in pixels and in latents of f = 2, 4 and 8, at every side.
 
-    Each at batch 1 and in a large batch (a power of two, at most 1024). Peak memory is what a GPU reports; on a CPU,
-    for training, it is reckoned from what the backward pass keeps. What would take too long is left out, and says so.
+    With the profile's networks, "standard", and where it is another, with those that one would build for the size
+    (`cost_model.networks_at`); a row that `serves_both` says that it is not. Each at batch 1 and in a large batch (a
+    power of two, at most 1024), in the row's `precision`. Peak memory is what a GPU reports; on a CPU, for training, it
+    is worked out from what the backward pass keeps. What would take too long is left out, and says so.
     """
     rows = []
     for side in run.scale.sides:
         for f in (1, 2, 4, 8):
-            channels, here = (3, side) if f == 1 else (run.profile.autoencoder.latent_channels, side // f)
-            network = run.profile.unet.for_channels(channels)
-            if here % 2 ** (len(network.block_out_channels) - 1):
-                continue
-            row = {"side": side, "f": f, "shape": [channels, here, here]}
-            row |= _cost_of_denoiser(run, network, here)
-            if f > 1:
-                row["decode"] = _cost_of_decoding(run, autoencoder_of(run.profile, f), side)
-            rows.append(row)
-            print(f"  {side} a side, {'pixels' if f == 1 else f'f = {f}'}: {_brief(row)}", flush=True)
-    return {"precision": native_precision(run.device), "rows": rows, "matmul_flop_per_s": matrix_rates(run.device)}
+            for row in _rows(run, side, f):
+                rows.append(row)
+                what = "pixels" if f == 1 else f"f = {f}"
+                print(f"  {side} a side, {what}, {row['network']} network: {_brief(row)}", flush=True)
+    free = torch.cuda.mem_get_info(run.device)[0] if run.device.type == "cuda" else None
+    rates = matrix_rates(run.device)
+    return {"precision": _precision(run), "rows": rows, "matmul_flop_per_s": rates, "gpu_bytes_free": free}
+
+
+def _precision(run: Run) -> str:
+    """What forward and backward passes run in here: "bf16" by autocast, or "float32"."""
+    return "bf16" if native_precision(run.device) == "bf16" else "float32"
+
+
+def _rows(run: Run, side: int, f: int) -> list[dict]:
+    """The row of one space at one side, or two, if one would build other networks for it; none if it is too small."""
+    p, grid, rows, known = run.profile, side // f, [], {}
+    if grid % 2 ** (len(p.unet.block_out_channels) - 1):
+        return rows
+    standard, built = (networks_at(p.unet, p.autoencoder, side, f, most) for most in (math.inf, BUILT_UP_TO))
+    networks = {STANDARD: standard} | ({} if built == standard else {BUILT: built})
+    for name, (unet, first) in networks.items():
+        row = {"side": side, "f": f, "network": name, "serves_both": built == standard, "precision": _precision(run)}
+        row |= {"shape": [unet.in_channels, grid, grid]}
+        if unet not in known:
+            known[unet] = _cost_of_denoiser(run, unet, grid)
+        row |= known[unet]
+        if f > 1:
+            row["decode"] = _cost_of_decoding(run, first, side)
+        rows.append(row)
+    return rows
 
 
 def _brief(row: dict) -> str:
@@ -67,7 +95,8 @@ def _cost_of_denoiser(run: Run, network: UNetConfig, side: int) -> dict:
 
     row["kept_for_backward"] = kept = _kept(run, model, both, side)
     # weights, their gradients, two moments and the average, in float32
-    row["training"] = _at_batches(run, training, both, state=20 * count_parameters(model), each=kept)
+    fits = _largest_batch(run, training, both, state=20 * count_parameters(model), each=kept)
+    row["training"] = _at_batches(run, training, both, fits)
     row["step"] = _at_batches(run, sampling, forward)
     return row
 
@@ -104,36 +133,34 @@ def _inference(fn: Callable[[], Tensor], device: torch.device) -> Callable[[], T
 
 
 def _expected(run: Run, flops: int) -> float:
-    """Seconds, by a rate that is low for a large GPU, or for two cores."""
-    return flops / (1.5e14 if run.device.type == "cuda" else 5e10)
+    """Seconds, by a rate that is low for so small a network on a large GPU, or on two cores."""
+    return flops / (2e13 if run.device.type == "cuda" else 5e10)
 
 
-def _at_batches(run: Run, make: Callable[[int], Callable], flops: int, state: int = 0, each: int | None = None) -> dict:
-    """Seconds an image, alone and in a large batch: on a GPU the largest that fits, found by trying, with the peak of
-    its memory; on a CPU one as large as the time allows. There, a picture that takes `each` bytes, beside `state` for
-    all of them, fits as often as `Scale.memory` says.
-    """
-    expected, found = _expected(run, flops), {}
+def _at_batches(run: Run, make: Callable[[int], Callable], flops: int, fits: dict | None = None) -> dict:
+    """Seconds an image, alone and in a batch as large as the time allows, and `fits`, what `_largest_batch` found."""
+    expected = _expected(run, flops)
     if expected > run.scale.call_seconds:
         return {"why": f"left out: about {expected:.0f} s a call here"}
-    if run.device.type == "cuda":
-        batch, peak = _largest_batch(make)
-        found = {"largest_batch": batch, "peak_bytes": peak}
-    else:
-        batch = _power(min(64, max(1, run.scale.call_seconds / 4 / expected)))
-        if each:
-            fits = _power(min(1024, (run.scale.memory - state) / each))
-            batch, found = min(batch, fits), {"largest_batch": fits, "peak_bytes": state + fits * each}
+    batch = _power(min(_most(run), max(1, run.scale.call_seconds / 4 / expected)))
+    if fits:
+        batch = min(batch, fits["largest_batch"])
+    batch, in_batch = _timed_in_batch(run, make, batch)
     if not batch:
         return {"why": "left out: not even one picture fits into the memory"}
-    timings = {b: timed(make(b), run) for b in sorted({1, batch})}
-    return found | {
+    alone = in_batch if batch == 1 else timed(make(1), run)
+    return (fits or {}) | {
         "batch": batch,
-        "seconds_image": timings[batch].median / batch,
-        "spread": [timings[batch].low / batch, timings[batch].high / batch],
-        "seconds_alone": timings[1].median,
-        "flop_per_s": flops * batch / timings[batch].median,
+        "seconds_image": in_batch.median / batch,
+        "spread": [in_batch.low / batch, in_batch.high / batch],
+        "seconds_alone": alone.median,
+        "flop_per_s": flops * batch / in_batch.median,
     }
+
+
+def _most(run: Run) -> int:
+    """The largest batch that is timed."""
+    return LARGEST if run.device.type == "cuda" else 64
 
 
 def _power(most: float) -> int:
@@ -141,72 +168,165 @@ def _power(most: float) -> int:
     return 2 ** int(math.log2(most)) if most >= 1 else 0
 
 
-def _largest_batch(make: Callable[[int], Callable]) -> tuple[int, int]:
-    """By trying, doubling: the largest batch that a GPU takes, and the bytes that it then holds at most."""
-    batch, found = 1, (0, 0)
-    while batch <= 1024:
-        gc.collect()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+def _timed_in_batch(run: Run, make: Callable[[int], Callable], batch: int) -> tuple[int, Timing | None]:
+    """A batch of the size asked for, or the largest half of it that a GPU holds, and its times; (0, None) if none."""
+    while batch:
         try:
-            make(batch)()
-            torch.cuda.synchronize()
+            return batch, timed(make(batch), run)
         except torch.cuda.OutOfMemoryError:
-            break
-        found = batch, torch.cuda.max_memory_allocated()
+            batch //= 2
+        _free()
+    return 0, None
+
+
+def _largest_batch(run: Run, make: Callable[[int], Callable], flops: int, state: int, each: int | None) -> dict:
+    """The largest power of two, up to LARGEST, of pictures that one training step takes, and its bytes at most.
+
+    On a GPU by trying, from where the peaks of one picture and of two point. On a CPU a picture that takes `each`
+    bytes, beside `state` for all of them, fits as often as `Scale.memory` says. Empty where it is not known.
+    """
+    if _expected(run, flops) > run.scale.call_seconds:
+        return {}
+    if run.device.type != "cuda":
+        batch = _power(min(LARGEST, (run.scale.memory - state) / each)) if each else 0
+        return {"largest_batch": batch, "peak_bytes": state + batch * each} if each else {}
+    one, two = (_peak(make, n) for n in (1, 2))
+    if not (one and two):
+        return {"largest_batch": 1 if one else 0, "peak_bytes": one or 0}
+    space = torch.cuda.get_device_properties(run.device).total_memory
+    batch = max(2, _power(min(LARGEST, (space - one) / max(1, two - one))))
+    found = 2, two
+    while batch > found[0] and not (peak := _peak(make, batch)):
+        batch //= 2
+    while batch > found[0] and peak:
+        found = batch, peak
         batch *= 2
+        peak = _peak(make, batch) if batch <= LARGEST else None
+    return {"largest_batch": found[0], "peak_bytes": found[1]}
+
+
+def _peak(make: Callable[[int], Callable], batch: int) -> int | None:
+    """The bytes that a GPU holds at most in a call on so many pictures, or None where it cannot hold them."""
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        make(batch)()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated()
+    except torch.cuda.OutOfMemoryError:
+        pass
+    _free()
+    return None
+
+
+def _free() -> None:
     gc.collect()
     torch.cuda.empty_cache()
-    return found
+
+
+SHAPES = ((3, 32), (4, 8), (4, 16), (3, 64))  # channels and side of what the trainings' networks are given
 
 
 def speed(run: Run) -> dict:
-    """A training step of the profile's U-Net at its size: float32, then half precision, channels_last, compiled.
+    """A training step of the profile's U-Net at the profile's batch, for each of SHAPES: pixels and latents.
 
-    Rungs of one ladder, each keeping what the one before had. Images a second, FLOP/s, and their part of the matrix
-    rate in the same precision, measured in the same run.
+    Rungs of one ladder, each keeping what the one before had: float32, half precision, channels_last, and on a GPU, for
+    the first shape, compiled. Seconds an image, FLOP/s, and their part of the matrix rate in the same precision,
+    measured in the same run. `as_trained` is the rung that the trainer runs on where nothing is compiled, and its
+    seconds an image by shape, and `first_stage` the autoencoder's: the rates by which images become seconds. To be run
+    alone on the machine.
     """
-    p, half = run.profile, native_precision(run.device) == "bf16"
-    network, batch = p.unet, p.batch_size
-    flops = batch * unet_flops(network, p.size, backward=True).total
-    x = torch.randn(batch, 3, p.size, p.size, device=run.device)
-    t = torch.randint(1000, (batch,), device=run.device)
     rates, rungs = matrix_rates(run.device), []
-    for name, in_half, order, compiled in (
-        ("float32", False, torch.contiguous_format, False),
-        ("half precision", True, torch.contiguous_format, False),
-        ("channels_last", True, torch.channels_last, False),
-        ("compiled", True, torch.channels_last, True),
-    ):
-        if in_half and not half:
-            continue
-        model = seeded(0, UNet, network).to(run.device, memory_format=order)
-        if compiled:
-            model.compile()
-        step = training_step(model, x.contiguous(memory_format=order), t, torch.randn_like(x), half=in_half)
-        started = time.perf_counter()
-        step()
-        first = time.perf_counter() - started
-        taken = time_call(step, repeats=9, warmup=2, seconds=run.scale.call_seconds)
-        rungs.append(
-            {
-                "rung": name,
-                "seconds": taken.summary(),
-                "first_call_seconds": first,
-                "images_per_s": batch / taken.median,
-                "flop_per_s": flops / taken.median,
-                "share_of_matmul": flops / taken.median / rates["bf16" if in_half else "float32"],
-            }
+    for channels, side in SHAPES:
+        rungs += _ladder(
+            run, run.profile.unet.for_channels(channels), side, rates, compiled=(channels, side) == SHAPES[0]
         )
-        print(f"  {name}: {batch / taken.median:.0f} images/s, {rungs[-1]['share_of_matmul']:.0%}", flush=True)
+    trained = "half precision" if _precision(run) == "bf16" else "float32"
+    first = rungs[0]
     return {
-        "network": network,
-        "parameters": count_parameters(model),
-        "batch": batch,
-        "shape": list(x.shape[1:]),
+        "network": run.profile.unet,
+        "parameters": first["parameters"],
+        "batch": run.profile.batch_size,
+        "shape": first["shape"],
         "matmul_flop_per_s": rates,
+        "tf32_convolutions": run.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
+        "as_trained": {
+            "rung": trained,
+            "precision": _precision(run),
+            "seconds_image": {r["input"]: r["seconds_image"] for r in rungs if r["rung"] == trained},
+        },
+        "first_stage": _first_stage(run, 4),
         "rungs": rungs,
     }
+
+
+def _first_stage(run: Run, f: int) -> dict:
+    """Seconds an image of the autoencoder's own training at 32 a side, perceptual loss included, and of encoding."""
+    batch, half = run.profile.autoencoder_batch_size or run.profile.batch_size, _precision(run) == "bf16"
+    network = run.profile.autoencoder.for_downsample(f)
+    data = Pictures(torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8))
+    model, objective = seeded(0, Autoencoder, network).to(run.device), AutoencoderObjective(data).to(run.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    chance, everything = BatchRandom(0, 0, batch, slice(None), run.device), torch.arange(batch)
+
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=half):
+            loss = objective(model, everything, chance)["loss"]
+        loss.backward()
+        optimizer.step()
+
+    trained = timed(train, run).median / batch
+    x = objective.data.batch(everything, run.device)
+    with torch.no_grad():
+        encoded = timed(lambda: model.encode(x), run).median / batch
+    return {
+        "f": f,
+        "network": network,
+        "batch": batch,
+        "precision": _precision(run),
+        "training_seconds_image": trained,
+        "encode_seconds_image": encoded,  # in float32, as `encode_pictures` does it
+    }
+
+
+def _ladder(run: Run, network: UNetConfig, side: int, rates: dict[str, float], compiled: bool) -> list[dict]:
+    """The rungs of `speed` for one network; `compiled`: with the last one, where that is a GPU's."""
+    batch, shape = run.profile.batch_size, (network.in_channels, side, side)
+    flops = batch * unet_flops(network, side, backward=True).total
+    x, t = torch.randn(batch, *shape, device=run.device), torch.randint(1000, (batch,), device=run.device)
+    ladder, rungs = [("float32", False, torch.contiguous_format)], []
+    if _precision(run) == "bf16":
+        ladder += [("half precision", True, torch.contiguous_format), ("channels_last", True, torch.channels_last)]
+        ladder += [("compiled", True, torch.channels_last)] if compiled and run.device.type == "cuda" else []
+    for name, half, order in ladder:
+        model = seeded(0, UNet, network).to(run.device, memory_format=order)
+        if name == "compiled":
+            model.compile()
+        step = training_step(model, x.contiguous(memory_format=order), t, torch.randn_like(x), half=half)
+        started = time.perf_counter()
+        step()
+        if run.device.type == "cuda":
+            torch.cuda.synchronize(run.device)
+        first = time.perf_counter() - started
+        taken = time_call(step, repeats=9, warmup=2, seconds=run.scale.call_seconds)
+        precision = "bf16" if half else "float32"
+        rungs.append(
+            {
+                "input": f"{shape[0]}x{side}x{side}",
+                "shape": list(shape),
+                "parameters": count_parameters(model),
+                "rung": name,
+                "precision": precision,
+                "seconds": taken.summary(),
+                "first_call_seconds": first,
+                "seconds_image": taken.median / batch,
+                "images_per_s": batch / taken.median,
+                "flop_per_s": flops / taken.median,
+                "share_of_matmul": flops / taken.median / rates[precision],
+            }
+        )
+        print(f"  {rungs[-1]['input']}, {name}: {batch / taken.median:.0f} images/s", flush=True)
+    return rungs
 
 
 STAGES = (
@@ -214,14 +334,14 @@ STAGES = (
         "cost",
         "time and memory of a step, pixels and f = 2, 4, 8, from 32 to 1024 a side",
         cost,
-        minutes(6, 6),
+        minutes(1.5, 6),
         shows={"matrix products, FLOP/s": "matmul_flop_per_s.float32"},
     ),
     Stage(
         "training-speed",
-        "a training step, from float32 to compiled half precision",
+        "a training step in both spaces, from float32 to compiled half precision",
         speed,
-        minutes(4, 4),
-        shows={"images/s": "rungs[last].images_per_s", "of the matrix rate": "rungs[last].share_of_matmul"},
+        minutes(1, 4),
+        shows={"s an image, pixels": "as_trained.seconds_image.3x32x32", "latents": "as_trained.seconds_image.4x8x8"},
     ),
 )
