@@ -180,7 +180,6 @@ PROFILES = {
             drawing_images=1_000_000,
             few_images=500_000,
             latent_times=4,
-            compile=True,
             cuda_graph=True,
             crops=1_500_000,
             other_crops=400_000,

@@ -92,7 +92,8 @@ def training_step(net: nn.Module, x: Tensor, t: Tensor, target: Tensor, half: bo
 
     `net(x, t)` returns a tensor shaped like `target`, or an object that has it as `.sample`, as diffusers' do.
     """
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=True)
+    on_gpu = x.device.type == "cuda"  # where a step can be recorded as a graph
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=True, capturable=on_gpu)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -7,6 +7,7 @@ long as a pixel step. A graph records the kernels of one step and launches them 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 WARM_STEPS = 5  # ordinary steps before one is recorded: libraries choose their kernels in them, optimizers get moments
+
+
+def recorded(step: Callable[[], object], warm_steps: int = WARM_STEPS) -> Callable[[], None]:
+    """`step`, which must always do the same to the same tensors, as one graph, after some ordinary calls of it."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(warm_steps):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 class StepGraph:

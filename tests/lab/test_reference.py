@@ -557,12 +557,9 @@ def test_the_stages_are_named_and_ordered_so_that_what_is_needed_comes_first():
     seen = set()
     for name, stage in STAGES.items():
         assert stage.name == name and set(stage.needs) <= seen
-        assert (
-            "smoke" in stage.minutes
-            and {"cpu", "reference"} & set(stage.minutes)
-            and set(stage.minutes) <= set(PROFILES)
-        )
-        assert stage.expected(PROFILES["reference"]) < 660
+        profiles_of = set(stage.minutes)
+        assert "smoke" in profiles_of <= set(PROFILES) and profiles_of & {"cpu", "reference"}
+        assert "reference" not in profiles_of or stage.expected(PROFILES["reference"]) < 660
         seen.add(name)
     with pytest.raises(ValueError, match="no stage 'costs'; there are: cost, training-speed"):
         find("costs")

@@ -7,12 +7,14 @@ folder.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ... import checkpoints
@@ -21,6 +23,7 @@ from ...data.pictures import Pictures
 from ...denoiser import Denoiser
 from ...device import native_precision
 from ...files import place_of, written_whole
+from ...measure import distances
 from ...measure.timing import Timing, machine_rates, time_call
 from ...page import plotting
 from ...training.trainer import Progress, Trainer
@@ -164,6 +167,21 @@ def steady_rate(history: list[dict]) -> float | None:
         return None
     first, last = history[0], history[-1]
     return (last["images"] - first["images"]) / (last["seconds"] - first["seconds"])
+
+
+def reference_for(run: Run, pictures: Pictures) -> distances.Reference:
+    """What pictures are judged against: the profile's `reference_count` of these. Their features, which take long on
+    many pictures, are kept, so that stages share them."""
+    digest = hashlib.sha256(pictures.images.cpu().numpy().tobytes()).hexdigest()[:16]
+    path = run.out / "states" / f"features-{digest}.safetensors"
+    if path.is_file():
+        features = load_file(path)["features"]
+    else:
+        features = distances.as_features(pictures, batch_size=256, device=run.device).cpu()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as temporary:
+            save_file({"features": features}, temporary)
+    return distances.Reference(features, limit=run.profile.reference_count, device=run.device)
 
 
 def labels_as_in(labels: Tensor | None, d: Denoiser, count: int, seed: int = 0) -> Tensor | None:

@@ -19,6 +19,7 @@ from ...measure.cost_model import BUILT, BUILT_UP_TO, STANDARD, networks_at
 from ...measure.timing import Timing, activation_memory, time_call, training_step
 from ...networks.autoencoder import Autoencoder
 from ...networks.unet import UNet
+from ...training.graphs import recorded
 from ...training.recipes import seeded
 from ...training.reconstruction import AutoencoderObjective
 from .base import Run, Stage, matrix_rates, minutes, timed
@@ -229,11 +230,11 @@ SHAPES = ((3, 32), (4, 8), (4, 16), (3, 64))  # channels and side of what the tr
 def speed(run: Run) -> dict:
     """A training step of the profile's U-Net at the profile's batch, for each of SHAPES: pixels and latents.
 
-    Rungs of one ladder, each keeping what the one before had: float32, half precision, channels_last, and on a GPU, for
-    the first shape, compiled. Seconds an image, FLOP/s, and their part of the matrix rate in the same precision,
-    measured in the same run. `as_trained` is the rung that the trainer runs on where nothing is compiled, and its
-    seconds an image by shape, and `first_stage` the autoencoder's: the rates by which images become seconds. To be run
-    alone on the machine.
+    Rungs of one ladder, each keeping what the one before had: float32, half precision, channels_last; and on a GPU,
+    compiled, where the profile compiles, and half precision as one CUDA graph. Seconds an image, FLOP/s, and their part
+    of the matrix rate in the same precision, measured in the same run. `as_trained` is the rung that the trainer runs
+    on, and its seconds an image by shape, and `first_stage` the autoencoder's: the rates by which images become
+    seconds. To be run alone on the machine.
     """
     rates, rungs = matrix_rates(run.device), []
     for channels, side in SHAPES:
@@ -241,6 +242,8 @@ def speed(run: Run) -> dict:
             run, run.profile.unet.for_channels(channels), side, rates, compiled=(channels, side) == SHAPES[0]
         )
     trained = "half precision" if _precision(run) == "bf16" else "float32"
+    if run.scale.cuda_graph and run.device.type == "cuda":
+        trained = "CUDA graph"
     first = rungs[0]
     return {
         "network": run.profile.unet,
@@ -297,7 +300,9 @@ def _ladder(run: Run, network: UNetConfig, side: int, rates: dict[str, float], c
     ladder, rungs = [("float32", False, torch.contiguous_format)], []
     if _precision(run) == "bf16":
         ladder += [("half precision", True, torch.contiguous_format), ("channels_last", True, torch.channels_last)]
-        ladder += [("compiled", True, torch.channels_last)] if compiled and run.device.type == "cuda" else []
+        if run.device.type == "cuda":
+            ladder += [("compiled", True, torch.channels_last)] if compiled and run.scale.compile else []
+            ladder += [("CUDA graph", True, torch.contiguous_format)]
     for name, half, order in ladder:
         model = seeded(0, UNet, network).to(run.device, memory_format=order)
         if name == "compiled":
@@ -308,6 +313,8 @@ def _ladder(run: Run, network: UNetConfig, side: int, rates: dict[str, float], c
         if run.device.type == "cuda":
             torch.cuda.synchronize(run.device)
         first = time.perf_counter() - started
+        if name == "CUDA graph":
+            step = recorded(step)
         taken = time_call(step, repeats=9, warmup=2, seconds=run.scale.call_seconds)
         precision = "bf16" if half else "float32"
         rungs.append(

@@ -38,6 +38,7 @@ from .base import (
     limit_of,
     matrix_rates,
     minutes,
+    reference_for,
     save_grid,
     steady_rate,
 )
@@ -76,7 +77,7 @@ def denoiser(
     trainer = denoiser_trainer(
         source, network, config, make_schedule(SCHEDULE), PREDICTION, out=run.folder, save_every=run.save_every
     )
-    training = Training(run, trainer, space, distances.Reference(train, limit=p.reference_count))
+    training = Training(run, trainer, space, reference_for(run, train))
     extra = _overfitting(training, train, test) if few else None
     if first_stage is not None:
         _put_beside(run, run.weights(autoencoder))

@@ -27,7 +27,7 @@ from ...networks.unet import UNet
 from ...spaces import LatentSpace, PixelSpace
 from ...training.recipes import denoiser_trainer, seeded
 from ...training.trainer import STATE_FILE, Diverged
-from .base import PREDICTION, SCHEDULE, Run, Stage, about, minutes, save_grid, timed
+from .base import PREDICTION, SCHEDULE, Run, Stage, about, minutes, reference_for, save_grid, timed
 from .denoisers import Training, network_for, space_and_data
 
 RATES = (4, 16)  # times the learning rate, for the claim about stability
@@ -58,7 +58,7 @@ def seeds(run: Run, data: str, size: int, autoencoder: str, rates: tuple[int, ..
     train = load_data(data, size, limit=run.scale.limit)
     test = load_data(data, size, "test", limit=min(4 * p.eval_count, 2048))
     latent, latents, first_stage = space_and_data(run, train, autoencoder)
-    reference = distances.Reference(train, limit=p.reference_count)
+    reference = reference_for(run, train)
     places = {
         "pixel": Place(PixelSpace(size), train, train, test),
         "latent": Place(latent, train, latents, encode_pictures(latent.autoencoder, test)),

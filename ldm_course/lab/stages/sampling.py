@@ -12,7 +12,7 @@ from ... import checkpoints
 from ...data.loaders import load_data
 from ...files import written_whole
 from ...measure import distances
-from .base import Run, Stage, labels_as_in, minutes, record_name, save_grid
+from .base import Run, Stage, labels_as_in, minutes, record_name, reference_for, save_grid
 
 STEPS = (5, 10, 20, 50, 100, 250, 1000)  # of the sampling tables
 
@@ -22,7 +22,7 @@ def sampling(run: Run, trained: str) -> dict:
     p = run.profile
     d = checkpoints.load_denoiser(run.weights(trained), run.device)
     train = load_data(d.meta["data"], d.space.size, limit=run.scale.limit)
-    reference = distances.Reference(train, limit=p.reference_count)
+    reference = reference_for(run, train)
     kept, rows, shown = run.folder / "rows.json", [], []
     if kept.is_file():
         rows = json.loads(kept.read_text())
