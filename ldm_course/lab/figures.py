@@ -289,7 +289,7 @@ def by_f(runs: Mapping[int, Record], published: Mapping[int, float] | None = Non
         q = {f: v["reconstruction"] for f, v in found.items()}
         look = {"color": plotting.LATENT, "marker": mark, "ls": line, "ms": 5, "lw": 1.4, "label": loss}
         left.plot(list(found), [v["psnr"] for v in found.values()], **look)
-        bars = [2 * x.get("kd_e_error", 0) for x in q.values()]
+        bars = [2 * (x.get("kd_e_error") or 0) for x in q.values()]
         middle.errorbar(list(q), [x["kd_e"] for x in q.values()], bars, capsize=2, **look)
         middle.axhline(q[min(q)]["kd_e_floor"], color=plotting.CLAIMED, lw=0.8)
     if published:

@@ -80,8 +80,9 @@ def frechet_distance(feat_a: Tensor | Gaussian, feat_b: Tensor | Gaussian, *, de
     The estimate is biased: it falls as N and M grow, even for one distribution (Chong and Forsyth 2020).
 
     `error` is the scatter over other draws of the first N, at that N and with the second set as it is, by the exact
-    delete-one jackknife. It does not hold the bias, so it serves differences at equal counts; near the floor it is up
-    to 1.5 times too wide (Efron and Stein 1981). Infinite for N < 3, NaN where the first set is given as a `Gaussian`.
+    delete-one jackknife: rather too wide than too narrow (Efron and Stein 1981), near the floor by up to a half. It
+    does not hold the bias, so it serves differences at equal counts. Infinite for N < 3, NaN where the first set is
+    given as a `Gaussian`.
     """
     device = torch.device(device) if device is not None else default_device()
     a, b = (f.to(device) if isinstance(f, Gaussian) else fit_gaussian(f, device=device) for f in (feat_a, feat_b))

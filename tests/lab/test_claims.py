@@ -3,7 +3,7 @@
 import pytest
 
 from ldm_course.cli import main
-from ldm_course.lab import records
+from ldm_course.lab import records, report
 from ldm_course.lab.claims import ch6_three_stages, ledger, verdicts
 from ldm_course.lab.claims.ch1_complexity import states_held
 from ldm_course.lab.claims.ledger import CLAIMS
@@ -75,6 +75,32 @@ def test_a_gain_is_one_beyond_twice_the_scatter_at_equal_counts():
     assert gain(judgement(1.0), judgement(1.0 - scatter + 1e-6)) is None
     assert gain(judgement(0.5), judgement(1.0)) == pytest.approx(-0.5)
     assert gain(judgement(1.0, n=16), judgement(0.5)) is None
+    far, near = judgement(1.0, 0.3), judgement(0.0, 0.39)  # 2 * hypot(0.3, 0.4) is 1
+    assert gain(far, near) == 1 and gain(far, near | {"kd_e_error": 0.41}) is None
+    assert gain(far, near, seeds=0.08) == 1 and gain(far, near, seeds=0.1) is None
+
+
+def test_without_an_error_nothing_is_resolved(store):
+    """Records of before hold the spread over subsets, which is no error; records of few pictures hold None."""
+    old, few = {"kd_e": 9.0, "kd_e_std": 0.01, "n_generated": 64}, judgement(9.0, None)
+    assert gain(old, judgement(1.0)) is gain(judgement(1.0), few) is None
+    floor = {"kd_e_floor": 0.0, "kd_e_floor_error": 0.03}
+    assert verdicts.above_floor(old | floor) is None and verdicts.above_floor(judgement(9.0) | floor) == 9
+    for quality, word in (
+        (judgement(0.05), CONFIRMED),
+        (judgement(0.2), REFUTED),
+        (judgement(-0.2), CONFIRMED),
+        (old, NOT_HERE),
+    ):
+        variants = {"perceptual": {"reconstruction": quality | floor}}
+        store("autoencoder-cifar10-32-f4", {"variants": variants})
+        assert judged("C10.1").verdict == word
+
+
+def test_quality_is_shown_with_its_errors_where_they_are_known():
+    judged = judgement(0.1478, 0.0071) | {"kd_e_floor": -0.0004, "fd_e": 151.2, "fd_e_floor": 122.5}
+    assert report.quality(judged) == ["151.2 (122.5)", "0.148 ± 0.007 (-0.000)", "64"]
+    assert report.quality(judged | {"fd_e_error": 1.04})[0] == "151.2 ± 1.0 (122.5)"
 
 
 def test_the_sampler_holds_two_states_whatever_the_steps():

@@ -178,6 +178,7 @@ def test_few_pictures_are_told_from_others(trained):
     last = found["points"][-1]
     assert found["data"]["train"] == 96 and last["loss_train"] != last["loss_test"]
     assert last["nearest_train"] > 0 and last["nearest_test"] > 0
+    assert 0 <= last["copied"] <= 1 and 0 < last["copied_error"] <= 0.5
     assert found["first_stage"]["record"] == "autoencoder-cifar10-few-32-f4-smoke"
 
 
@@ -246,13 +247,16 @@ def test_the_filters_of_the_noise_stage_are_judged_on_the_same_pictures(trained)
 def test_a_model_that_copies_is_nearer_to_what_it_was_trained_on(tmp_path, monkeypatch):
     """The stage's own measure, of a model that gives its training pictures back, and of one that gives new ones."""
     drawn = {"copies": scenes.render(0, range(8), 32), "new": scenes.render(0, range(500, 508), 32)}
-    ratios = {}
+    ratios, copied = {}, {}
     for name, pictures in drawn.items():
         monkeypatch.setattr(denoisers.Training, "drawn", lambda *args, pictures=pictures, **kwargs: pictures)
         (found,) = ran(tmp_path / name, "few-cifar10-32-pixel", minutes=0.005)
         last = found["points"][-1]
         ratios[name] = last["nearest_train"] / last["nearest_test"]
+        copied[name] = last["copied"] - 0.5, last["copied_error"]
     assert ratios["copies"] < 0.01 and ratios["new"] > 0.5
+    assert copied["copies"][0] == 0.5 > 2 * copied["copies"][1]
+    assert abs(copied["new"][0]) < 3 * copied["new"][1]
 
 
 def test_the_comparison_is_a_stage(trained):
@@ -340,6 +344,9 @@ def test_autoencoders_are_drawn_by_f(trained):
     bars = [c for c in middle.containers]
     assert [list(b[0].get_ydata()) for b in bars] == [[v["reconstruction"]["kd_e"]] * 2 for v in variants.values()]
     assert list(right.lines[0].get_ydata()) == [127.5 * h["l1"] for h in variants["l1"]["history"]]
+    for v in variants.values():
+        del v["reconstruction"]["kd_e_error"]  # as in a record of before
+    figures.by_f({4: record, 8: record})
 
 
 def test_the_rows_of_a_stored_picture_are_the_pictures(trained, house):

@@ -24,7 +24,7 @@ def _kept(seen: Evidence) -> Finding:
     q = seen.results("autoencoder-cifar10-32-f4")["variants"]["perceptual"]["reconstruction"]
     lost = above_floor(q) or 0
     return Finding(
-        NOT_HERE if "kd_e_error" not in q else REFUTED if lost > 0 else CONFIRMED,
+        NOT_HERE if q.get("kd_e_error") is None else REFUTED if lost > 0 else CONFIRMED,
         f"KD-E of reconstructions {q['kd_e']:.2f}, floor {q['kd_e_floor']:.2f}, {q['n_generated']} pictures",
         "An autoencoder of this size and training loses what can be seen; LDM's at f = 4 lose little.",
     )
