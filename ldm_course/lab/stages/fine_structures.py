@@ -90,7 +90,7 @@ STAGES = (
         "fine-structures-32",
         "what autoencoders trained on lines, dots, digits and gratings keep of them, by width",
         partial(fine_structures, size=32),
-        minutes(0.5, 2, hours=180),
+        minutes(1, 2, hours=180),
         networks=len(FS),
         needs=(FIRST_STAGE.name,),
         shows={f"PSNR, f = {f}": f"ways[f={f},way={structures.TRAINED}].psnr" for f in FS},
