@@ -12,13 +12,14 @@ from ...data.pictures import Pictures, to_uint8
 from ...measure import fidelity, structures
 from ...page import plotting
 from ...training.recipes import autoencoder_trainer
-from .autoencoders import FIRST_STAGE, LR_FIRST_STAGE
+from .autoencoders import FIRST_STAGE
 from .base import Run, Stage, about, autoencoder_of, minutes
 
 FS = (2, 4, 8)
 WIDTHS = (1, 2, 3, 4)  # pixels
 # squared, as in the linear code's own criterion: a missing structure is to weigh more than the grain all around it
 LOSSES = {"squared": True, "perceptual_weight": 0.0, "kl_weight": 1e-6}
+BATCH, LR = 128, 2e-3  # at most so many pictures a step: it is steps that these small networks want
 COUNT = 256  # pictures of each kind and width, at most: then an AUC of 0.9 has an error of 0.014
 
 
@@ -75,13 +76,12 @@ def _ways(run: Run, train: Pictures, f: int) -> tuple[dict[str, structures.Passe
         general, _ = checkpoints.load_model(run.weights(FIRST_STAGE.name), run.device)
         if general.config.downsample == f:
             ways[structures.GENERAL] = general.reconstruct
-    batch = p.autoencoder_batch_size or p.batch_size
-    rate = LR_FIRST_STAGE * (2 if batch >= 128 else 1)  # a large batch has fewer steps, and a steadier gradient
-    config = run.train_config(batch_size=batch, lr=rate, images=len(train), decay="cosine", compile=False)
+    batch = min(BATCH, p.autoencoder_batch_size or p.batch_size)
+    config = run.train_config(batch_size=batch, lr=LR, images=len(train), decay="cosine", compile=False)
     trainer = autoencoder_trainer(train, network, config, losses=LOSSES, out=run.folder / f"f{f}")
     progress = trainer.run(show=True, label=f"{run.stage}, f = {f}")
     ways[structures.TRAINED] = trainer.snapshot().reconstruct
-    spent = {"images": progress.images, "seconds": progress.seconds, "lr": rate, "batch_size": batch}
+    spent = {"images": progress.images, "seconds": progress.seconds, "lr": LR, "batch_size": batch}
     return ways, {structures.TRAINED: spent}
 
 
@@ -90,7 +90,7 @@ STAGES = (
         "fine-structures-32",
         "what autoencoders trained on lines, dots, digits and gratings keep of them, by width",
         partial(fine_structures, size=32),
-        minutes(0.5, 2, hours=180),
+        minutes(1, 2, hours=180),
         networks=len(FS),
         needs=(FIRST_STAGE.name,),
         shows={f"PSNR, f = {f}": f"ways[f={f},way={structures.TRAINED}].psnr" for f in FS},
