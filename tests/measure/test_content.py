@@ -91,6 +91,14 @@ def test_the_movement_is_as_faint_as_the_texture_and_the_other_scene_is_not(chan
     assert strength["another scene"] > 10 * strength["texture 1"]
 
 
+def test_the_movement_is_as_faint_as_the_texture_at_other_sizes_too():
+    plain, others = content.changed_scenes(24, 64)
+    strength = {name: rms(x - plain) for name, x in others.items()}
+    assert plain.shape == (24, 3, 64, 64)
+    assert strength["a small movement"] == pytest.approx(strength["texture 1"], rel=0.2)
+    assert content.grid_of(64) == 8 and content.grid_of(32) == content.GRID == 4 and content.grid_of(64, 8) == 4
+
+
 def test_a_filter_lets_every_change_through_alike(changed):
     found = passed(lambda x: 0.5 * x, *changed)
     assert [found.beyond_grid(name) for name in changed[1]] == pytest.approx([0.5] * 4)
@@ -133,6 +141,7 @@ def test_scenes_of_one_thing_come_with_their_own_factors():
         assert list(scenes.COLOURS)[factors["colour"][k]] == scene.things[0].colour
         assert list(scenes.PLACES)[factors["place"][k]] == scene.place
         assert (grey(x[k]) - grey(to_float(scenes.render(0, [i], 32))[0])).abs().max() == 0
+    assert torch.equal(probes.alone(content.HELD_OUT, 1, 64)[0], to_float(scenes.render(0, numbers[:1], 64)))
 
 
 def test_the_controls_have_the_latents_grid_or_its_scale():

@@ -290,7 +290,7 @@ def test_a_scaled_and_shifted_copy_is_read_the_same_and_a_mixed_one_within_the_e
         assert torch.equal(clean["scaled"][factor], clean["pixels"][factor])
         for name in ("shifted", "mixed"):
             mean, error = read.difference(name, "pixels", factor)
-            assert abs(mean) <= error < 0.12
+            assert abs(mean) < 1.5 * error < 0.18  # three standard errors
     assert len(rates) == 1
 
 

@@ -98,7 +98,7 @@ STAGES = (
         "perception-scenes-32",
         "what of scenes gets through the first stage, and what probes read",
         partial(stage_of_scenes, size=32),
-        minutes(2.5, hours=60),
+        minutes(2, hours=90),
         needs=(FIRST_STAGE.name,),
         shows={"colour, pixels": "probes.clean.pixels.colour", "latents": "probes.clean.latents.colour"},
     ),
