@@ -73,7 +73,7 @@ def autoencoder(run: Run, data: str, size: int, f: int, *, few: bool = False) ->
 # what the first stage for all sizes is made of: the same things at several sizes, as lines of several widths
 FIRST_STAGE_SETS = (("emoji", 32), ("emoji", 64), ("emoji", 128), ("scenes", 32), ("scenes", 64))
 FIRST_STAGE_SCENES = 4000
-EPOCHS = 30  # of an autoencoder of whole pictures, where trainings go on for hours
+EPOCHS = 20  # of an autoencoder of whole pictures, where trainings go on for hours
 
 
 def first_stage(run: Run, f: int, channels: int) -> dict:
@@ -107,7 +107,7 @@ def _autoencoder_of_images(run: Run, train: Pictures | Crops, tests: dict, f: in
     p = run.profile
     network = replace(autoencoder_of(p, f), latent_channels=channels, mid_attention=False)
     batch = p.autoencoder_batch_size or p.batch_size
-    config = run.train_config(batch_size=batch, lr=LR_FIRST_STAGE, images=wanted, decay="cosine")
+    config = run.train_config(batch_size=batch, lr=LR_FIRST_STAGE, images=wanted, decay="cosine", compile=False)
     options = {"losses": LOSSES[USED], "out": run.folder, "save_every": run.save_every}
     trainer = autoencoder_trainer(train, network, config, **options)
     held_out: dict[str, dict] = {}  # what is lost of each set by now

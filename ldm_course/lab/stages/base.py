@@ -94,7 +94,7 @@ class Run:
     @property
     def at_once(self) -> int:
         """Pictures that are drawn or encoded in one batch: a GPU needs many, so as not to wait for Python."""
-        return 500 if self.device.type == "cuda" else 64
+        return 512 if self.device.type == "cuda" else 64
 
     @property
     def save_every(self) -> int:

@@ -73,7 +73,8 @@ def denoiser(
     if wanted is not None and autoencoder is not None:  # by default the same FLOPs as in pixels
         times = run.scale.latent_times or unet_flops(p.unet, size, backward=True).total / flops
         wanted = round(wanted * times)
-    config = run.train_config(images=wanted)
+    compiled = run.scale.compile and autoencoder is None and not few  # the others are too short for it to pay
+    config = run.train_config(images=wanted, compile=compiled)
     trainer = denoiser_trainer(
         source, network, config, make_schedule(SCHEDULE), PREDICTION, out=run.folder, save_every=run.save_every
     )
@@ -172,7 +173,9 @@ def _denoiser_results(
     checkpoints.save_denoiser(run.weights(), d, half=True, **stored)
     save_grid(run, training.drawn(32, seed=1))
     rate = steady_rate(progress.history)
-    limit = matrix_rates(run.device)["float32" if trainer.precision == "no" else "bf16"]
+    precision = "float32" if trainer.precision == "no" else "bf16"
+    # where trainings go on for hours, they share the machine
+    limit = None if run.scale.long else matrix_rates(run.device)[precision]
     return {
         "finished": run.has_ended(progress, config.images),
         "data": about(train, test),
@@ -196,7 +199,9 @@ def _denoiser_results(
             "compiled": config.compile,
             "images_per_s": rate,
             "flop_per_s": rate and rate * flops,
-            "share_of_matmul": rate and rate * flops / limit,
+            "share_of_matmul": rates
+            and rate
+            and rate * flops / rates["float32" if trainer.precision == "no" else "bf16"],
             "peak_bytes": peak,
         },
         "points": points,
