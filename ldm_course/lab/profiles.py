@@ -189,7 +189,7 @@ PROFILES = {
             seeds=3,
             seed_images=120_000,
             texture_images=100_000,
-            call_seconds=2.0,
+            call_seconds=1.5,
         ),
     ),
 }

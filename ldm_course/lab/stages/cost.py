@@ -13,15 +13,13 @@ from torch import Tensor
 from ...config import AutoencoderConfig, UNetConfig
 from ...data.pictures import Pictures
 from ...device import native_precision
-from ...diffusion.objectives import BatchRandom
 from ...measure.complexity import autoencoder_flops, count_parameters, latent_shape, unet_flops
 from ...measure.cost_model import BUILT, BUILT_UP_TO, STANDARD, networks_at
 from ...measure.timing import Timing, activation_memory, time_call, training_step
 from ...networks.autoencoder import Autoencoder
 from ...networks.unet import UNet
-from ...training.graphs import recorded
-from ...training.recipes import seeded
-from ...training.reconstruction import AutoencoderObjective
+from ...training.graphs import WARM_STEPS, recorded
+from ...training.recipes import autoencoder_trainer, seeded
 from .base import Run, Stage, matrix_rates, minutes, timed
 
 LARGEST = 1024  # pictures a batch
@@ -224,6 +222,7 @@ def _free() -> None:
     torch.cuda.empty_cache()
 
 
+AT_ONCE = 4  # steps of a trainer that are timed together
 SHAPES = ((3, 32), (4, 8), (4, 16), (3, 64))  # channels and side of what the trainings' networks are given
 
 
@@ -264,22 +263,14 @@ def speed(run: Run) -> dict:
 
 def _first_stage(run: Run, f: int) -> dict:
     """Seconds an image of the autoencoder's own training at 32 a side, perceptual loss included, and of encoding."""
-    batch, half = run.profile.autoencoder_batch_size or run.profile.batch_size, _precision(run) == "bf16"
+    batch = run.profile.autoencoder_batch_size or run.profile.batch_size
     network = run.profile.autoencoder.for_downsample(f)
     data = Pictures(torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8))
-    model, objective = seeded(0, Autoencoder, network).to(run.device), AutoencoderObjective(data).to(run.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    chance, everything = BatchRandom(0, 0, batch, slice(None), run.device), torch.arange(batch)
-
-    def train() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=half):
-            loss = objective(model, everything, chance)["loss"]
-        loss.backward()
-        optimizer.step()
-
-    trained = timed(train, run).median / batch
-    x = objective.data.batch(everything, run.device)
+    config = run.train_config(batch_size=batch, steps=10**6, seconds=None, compile=False)
+    trainer = autoencoder_trainer(data, network, config)
+    trainer.run(until=2 * WARM_STEPS)
+    trained = timed(lambda: trainer.run(until=trainer.progress.step + AT_ONCE), run).median / (AT_ONCE * batch)
+    model, x = trainer.snapshot(), trainer.objective.data.batch(torch.arange(batch), run.device)
     with torch.no_grad():
         encoded = timed(lambda: model.encode(x), run).median / batch
     return {

@@ -199,9 +199,7 @@ def _denoiser_results(
             "compiled": config.compile,
             "images_per_s": rate,
             "flop_per_s": rate and rate * flops,
-            "share_of_matmul": rates
-            and rate
-            and rate * flops / rates["float32" if trainer.precision == "no" else "bf16"],
+            "share_of_matmul": limit and rate and rate * flops / limit,
             "peak_bytes": peak,
         },
         "points": points,
