@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from ..files import place_of
@@ -262,6 +262,29 @@ def pareto(rows: Sequence[Record], *, beyond_scatter: bool = False) -> list[Reco
 
     front = [row for row in rows if not any(dominates(other, row) for other in rows)]
     return sorted(front, key=lambda row: row["seconds_picture"])
+
+
+def sensitivity(moved: Mapping[tuple[str, float], Mapping[str, tuple[str, str]]]) -> Figure:
+    """What hangs on each rule, from `ledger.sensitivity`: how many verdicts move as it is turned, and which."""
+    names = list(dict.fromkeys(rule for rule, _ in moved))
+    factors = sorted({factor for _, factor in moved})
+    figure, (axes,) = _drawn(1, figsize=(7.6, 0.3 * len(names) * len(factors) + 0.9))
+    height = 0.8 / len(factors)
+    for k, factor in enumerate(factors):
+        counts = [len(moved[rule, factor]) for rule in names]
+        places = [i + (k - (len(factors) - 1) / 2) * height for i in range(len(names))]
+        look = {"color": plotting.RECORDED if factor > 1 else plotting.NEUTRAL, "alpha": 0.8}
+        axes.barh(places, counts, height=0.9 * height, label=f"{factor:g} times", **look)
+        for place, rule, count in zip(places, names, counts):
+            words = ", ".join(moved[rule, factor]) or "none"
+            axes.annotate(words, (count, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel="verdicts that move", xlim=(0, 2 + 2 * max(1, *(len(ids) for ids in moved.values()))))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="lower right", title="the rule, multiplied by")
+    return figure
 
 
 def autoencoder_rows(record: Record) -> list[list[str]]:
