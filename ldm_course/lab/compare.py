@@ -36,7 +36,7 @@ from ..training.recipes import autoencoder_trainer, denoiser_of, denoiser_traine
 from ..training.trainer import Trainer
 from . import profiles, report
 from .profiles import Profile
-from .records import code_state, make_record, only, save_record, slug
+from .records import code_state, make_record, save_record, slug
 from .runs import judged
 
 SCHEDULE, PREDICTION = "cosine", "v"
@@ -400,8 +400,7 @@ def break_even(results: dict) -> dict:
     few = min(row["steps"] for row in results["sampling"] if row["method"] == "ddim")
     seconds = {}
     for space in ("pixel", "latent"):
-        by_batch = only(results["sampling"], space=space, method="ddim", steps=few)["seconds_picture"]
-        seconds[space] = by_batch[max(by_batch, key=int)]
+        seconds[space] = report.seconds_a_picture(results, space, "ddim", few)
     saved = {
         "training_image": cost["pixel"]["training_seconds_image"] - cost["latent"]["training_seconds_image"],
         "picture": seconds["pixel"] - seconds["latent"],

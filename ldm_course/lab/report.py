@@ -57,6 +57,17 @@ def _over(value: float | None, floor: float | None, digits: int = 1) -> str:
     return f"{shown} ({below})"
 
 
+def sampled(results: dict, space: str, method: str, steps: int) -> dict:
+    """One row of a comparison's sampling table."""
+    return only(results["sampling"], space=space, method=method, steps=steps)
+
+
+def seconds_a_picture(results: dict, space: str, method: str, steps: int) -> float:
+    """Of a picture, decoder included, at the largest batch that was timed."""
+    of = sampled(results, space, method, steps)["seconds_picture"]
+    return of[max(of, key=int)]
+
+
 def _costs(record: dict) -> Table:
     cost = record["results"]["cost"]
     pixel, latent = cost["pixel"], cost["latent"]

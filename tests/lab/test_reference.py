@@ -129,6 +129,30 @@ def test_ratios_are_pixel_over_latent_and_blank_where_nothing_was_measured():
     assert marks["recorded"] == pytest.approx([8, 4, 16, 4]) and marks["claimed"][1] == 12
 
 
+def test_ratios_take_the_rates_of_a_quiet_machine_and_networks_built_for_the_size():
+    def run(rate, first=None):
+        return {"results": {"training": {"images": 100, "images_per_s": rate}, "first_stage": first}}
+
+    pair = run(10.0), run(50.0, {"training_seconds": 4.0, "encode_seconds": 1.0})
+    trained = {"precision": "bf16", "seconds_image": {"3x32x32": 0.2, "4x8x8": 0.02}}
+    first = {"training_seconds_image": 1.0, "encode_seconds_image": 1.0}
+    speed = {"results": {"batch": 64, "as_trained": trained, "first_stage": first}}
+
+    def shown(*more):
+        return {row[0]: row[3] for row in figures.ratio_table(figures.ratios(*pair, *more))}
+
+    assert shown(None, None)["training, seconds an image"] == "5x"
+    assert shown(None, None)["the same run, autoencoder included"] == "1.4x"  # 10 s over 2 + 5
+    assert shown(None, None, speed)["training, seconds an image"] == "10x"
+    assert shown(None, None, speed)["the same run, autoencoder included"] == "2.9x"  # 20 s over 2 + 5
+    rows = []
+    for f, step, network in ((1, 9.0, "standard"), (1, 2.0, "built for the size"), (4, 0.1, None)):
+        row = {"side": 256, "f": f, "step": {"seconds_image": step}, "training": {}, "decode": {"seconds_image": 5.0}}
+        rows.append(row | {"network": network or "standard", "serves_both": network is None})
+    found = shown({"results": {"rows": rows}}, None)
+    assert found["50 steps and decoding, 256 a side, networks built for the size"] == "10x"  # 100 s over 5 + 5
+
+
 def test_each_autoencoder_has_one_loss_more_than_the_one_before(trained):
     (found,) = ran(trained, FIRST)
     weights = [[v[f"{name}_weight"] > 0 for name in ("perceptual", "adversarial")] for v in found["variants"].values()]

@@ -191,13 +191,3 @@ def gain(before: dict, after: dict, seeds: float = 0.0) -> float | None:
         return None
     change = before["kd_e"] - after["kd_e"]
     return change if abs(change) > rules.scatter * math.hypot(error_of(before), error_of(after), seeds) else None
-
-
-def sampled(results: dict, space: str, method: str, steps: int) -> dict:
-    return records.only(results["sampling"], space=space, method=method, steps=steps)
-
-
-def seconds_a_picture(results: dict, space: str, method: str, steps: int) -> float:
-    """Of a picture, decoder included, at the largest batch that was timed."""
-    of = sampled(results, space, method, steps)["seconds_picture"]
-    return of[max(of, key=int)]
