@@ -59,7 +59,7 @@ def sampling(run: Run, trained: str) -> dict:
     return {
         "trained": record_name(trained, p),
         "space": d.space.name,
-        "data": {"name": train.name, "size": train.size},
+        "data": {"name": train.name, "source": train.source, "size": train.size},
         "batch": min(64, p.eval_count),
         "rows": rows,
         "rows_of_the_picture": [f"{m}, {s} steps" for m in ("ddpm", "ddim", "dpmpp") for s in (5, 20, 100)],
