@@ -13,6 +13,12 @@ def native_precision(device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and any(ask is not None and ask() for ask in asked) else "no"
 
 
+def computed_in(device: torch.device) -> str:
+    """What a sampling step, or a step whose clock is read, is computed in: "bf16" where the hardware does, by autocast,
+    else "float32"."""
+    return "bf16" if native_precision(device) == "bf16" else "float32"
+
+
 def default_device() -> torch.device:
     """CUDA when there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

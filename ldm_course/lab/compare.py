@@ -36,7 +36,7 @@ from ..training.recipes import autoencoder_trainer, denoiser_of, denoiser_traine
 from ..training.trainer import Trainer
 from . import profiles, report
 from .profiles import Profile
-from .records import code_state, make_record, only, save_record, slug
+from .records import code_state, make_record, save_record, slug
 from .runs import judged
 
 SCHEDULE, PREDICTION = "cosine", "v"
@@ -132,6 +132,7 @@ def compare(
         "parameters": {space: count_parameters(d.model) for space, d in last.items()}
         | {"autoencoder": count_parameters(autoencoder)},
         "cost": _costs(setting, last, snapshots),
+        "computed_in": {"step": device.computed_in(setting.device), "decode": "float32"},
     }
     reference = distances.Reference(setting.train.images[: setting.profile.reference_count])
     results["autoencoder"] = {**ledger, **_judge_autoencoder(setting, autoencoder)}
@@ -297,10 +298,15 @@ def _costs(setting: Setting, last: dict[str, Denoiser], snapshots: dict) -> dict
 _STEPS_TIMED = 2
 
 
-def _steps_call(d: Denoiser, batch: int, device: torch.device) -> Callable[[], Tensor]:
-    """A few DDIM steps, sampler and network together, ready to be timed."""
-    noise = torch.randn(batch, *d.space.shape, device=device)
-    return lambda: d.sample(noise, steps=_STEPS_TIMED)
+def _steps_call(d: Denoiser, batch: int, where: torch.device) -> Callable[[], Tensor]:
+    """A few DDIM steps, sampler and network together, in the precision that pictures are made in, ready to be timed."""
+    noise = torch.randn(batch, *d.space.shape, device=where)
+
+    def call() -> Tensor:
+        with torch.autocast(where.type, torch.bfloat16, enabled=device.computed_in(where) == "bf16"):
+            return d.sample(noise, steps=_STEPS_TIMED)
+
+    return call
 
 
 def _per_step(summary: dict) -> dict:
@@ -394,8 +400,7 @@ def break_even(results: dict) -> dict:
     few = min(row["steps"] for row in results["sampling"] if row["method"] == "ddim")
     seconds = {}
     for space in ("pixel", "latent"):
-        by_batch = only(results["sampling"], space=space, method="ddim", steps=few)["seconds_picture"]
-        seconds[space] = by_batch[max(by_batch, key=int)]
+        seconds[space] = report.seconds_a_picture(results, space, "ddim", few)
     saved = {
         "training_image": cost["pixel"]["training_seconds_image"] - cost["latent"]["training_seconds_image"],
         "picture": seconds["pixel"] - seconds["latent"],

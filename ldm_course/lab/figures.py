@@ -13,13 +13,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from ..files import place_of
 from ..measure import cost_model, stability, structures
 from ..page import plotting
 from ..page.numbers import NONE, duration, si, times
+from .claims.rates import picture_seconds, rates
 from .claims.verdicts import gain
 from .report import quality
 
@@ -83,31 +84,39 @@ def losses(runs: Mapping[str, Record]) -> Figure:
 
 
 def ratios(
-    pixel: Record | None, latent: Record | None, cost: Record | None, compare: Record | None
+    pixel: Record | None,
+    latent: Record | None,
+    cost: Record | None,
+    compare: Record | None,
+    speed: Record | None = None,
 ) -> list[tuple[str, float | None, float | None, float | None]]:
-    """Rows (what, claimed, published, recorded) of pixel over latent, from a pair of denoisers, the cost stage and the
-    comparison; None where nothing is claimed or published, or a record is missing."""
+    """Rows (what, claimed, published, recorded) of pixel over latent, from a pair of denoisers, the cost stage, the
+    comparison and the stage `training-speed`, whose rates stand before those of the pair, which may have shared the
+    machine; None where nothing is claimed or published, or a record is missing."""
     found = dict.fromkeys(("epoch", "epoch, autoencoder included", "step", "memory", "batch"))
     if pixel and latent:
         p, z = (r["results"]["training"] for r in (pixel, latent))
         first, images = latent["results"]["first_stage"], p["images"]
-        found["epoch"] = z["images_per_s"] / p["images_per_s"]
+        each = [1 / t["images_per_s"] for t in (p, z)]
+        if speed and "as_trained" in speed["results"]:
+            alone = rates(speed["results"])
+            each = [alone.pixel, alone.latent]
+        found["epoch"] = each[0] / each[1]
         paid = first["training_seconds"] + first["encode_seconds"]
-        seconds = images / p["images_per_s"], images / z["images_per_s"]
-        found["epoch, autoencoder included"] = seconds[0] / (seconds[1] + paid)
+        found["epoch, autoencoder included"] = images * each[0] / (images * each[1] + paid)
     rows = cost_model.rows(cost["results"]) if cost else {}
+    large = (cost_model.rows(cost["results"], cost_model.BUILT) if cost else {}) or rows
+    network = "" if large is rows else f", networks {cost_model.BUILT}"
     for side in (32, 256, 512):
-        found[f"sample at {side}"] = _whole_sample(rows.get((side, 1)), rows.get((side, 4)))
+        found[f"sample at {side}"] = _whole_sample(large.get((side, 1)), large.get((side, 4)))
     one, four = rows.get((32, 1)), rows.get((32, 4))
     if one and four:
         found["step"] = one["step"]["seconds_image"] / four["step"]["seconds_image"]
         found["memory"] = one["kept_for_backward"] / four["kept_for_backward"]
-    both = {
-        side for side, f in rows if all("largest_batch" in rows.get((side, g), {}).get("training", {}) for g in (1, 4))
-    }
-    side = max(both, default=0)
-    if both:
-        found["batch"] = rows[side, 4]["training"]["largest_batch"] / rows[side, 1]["training"]["largest_batch"]
+    fits = {at: row["training"]["largest_batch"] for at, row in large.items() if "largest_batch" in row["training"]}
+    side = max((side for side, f in fits if f == 1 and (side, 4) in fits), default=0)
+    if side:
+        found["batch"] = fits[side, 4] / fits[side, 1]
     if compare:
         table = {(r["space"], r["steps"]): r for r in compare["results"]["sampling"] if r["method"] == "ddim"}
         batch = max(table["pixel", 50]["seconds_picture"], key=int)
@@ -118,10 +127,10 @@ def ratios(
         "step": "a sampling step, 32 a side",
         "sample at 32": "50 steps and decoding, 32 a side",
         "compare": "the same, by the comparison",
-        "sample at 256": "50 steps and decoding, 256 a side",
-        "sample at 512": "50 steps and decoding, 512 a side",
+        "sample at 256": f"50 steps and decoding, 256 a side{network}",
+        "sample at 512": f"50 steps and decoding, 512 a side{network}",
         "memory": "kept for the backward pass, an image",
-        "batch": f"largest batch that fits, {side} a side (latent / pixel)",
+        "batch": f"largest batch that fits, {side} a side (latent / pixel){network}",
     }
     columns = (CLAIMED, PUBLISHED, found)
     return [(text, *(column.get(key) for column in columns)) for key, text in says.items()]
@@ -151,11 +160,8 @@ def ratio_figure(rows: Sequence[tuple]) -> Figure:
 
 
 def _whole_sample(pixel: Record | None, latent: Record | None, steps: int = 50) -> float | None:
-    parts = [pixel and pixel["step"], latent and latent["step"], latent and latent["decode"]]
-    if any(part is None or "seconds_image" not in part for part in parts):
-        return None
-    step, latent_step, decode = (part["seconds_image"] for part in parts)
-    return steps * step / (steps * latent_step + decode)
+    one, other = (row and picture_seconds(row, steps) for row in (pixel, latent))
+    return None if one is None or other is None else one / other
 
 
 def costs(record: Record) -> Figure:
@@ -264,6 +270,29 @@ def pareto(rows: Sequence[Record], *, beyond_scatter: bool = False) -> list[Reco
     return sorted(front, key=lambda row: row["seconds_picture"])
 
 
+def sensitivity(moved: Mapping[tuple[str, float], Mapping[str, tuple[str, str]]]) -> Figure:
+    """What hangs on each rule, from `ledger.sensitivity`: how many verdicts move as it is turned, and which."""
+    names = list(dict.fromkeys(rule for rule, _ in moved))
+    factors = sorted({factor for _, factor in moved})
+    figure, (axes,) = _drawn(1, figsize=(7.6, 0.22 * len(names) * len(factors) + 0.9))
+    height = 0.8 / len(factors)
+    for k, factor in enumerate(factors):
+        counts = [len(moved[rule, factor]) for rule in names]
+        places = [i + (k - (len(factors) - 1) / 2) * height for i in range(len(names))]
+        look = {"color": plotting.RECORDED if factor > 1 else plotting.NEUTRAL, "alpha": 0.8}
+        axes.barh(places, counts, height=0.9 * height, label=f"{factor:g}", **look)
+        for place, rule, count in zip(places, names, counts):
+            words = ", ".join(moved[rule, factor]) or "none"
+            axes.annotate(words, (count, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel="verdicts that move", xlim=(0, 2 + 2 * max(1, *(len(ids) for ids in moved.values()))))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="lower right", title="the rule, multiplied by")
+    return figure
+
+
 def autoencoder_rows(record: Record) -> list[list[str]]:
     """A row for each loss: data, side, f, loss, PSNR, SSIM, FD-E (floor), images seen."""
     r = record["results"]
@@ -346,16 +375,23 @@ def end_row(label: str, record: Record) -> list[str]:
 
 
 def overfitting(runs: Mapping[str, Record]) -> Figure:
-    """Held-out over training loss, and the nearest training picture's distance over the nearest held-out one's."""
+    """Held-out over training loss; and the share of drawn pictures that are nearer to a training picture than to any of
+    as many held-out ones, with its standard error, or in older records the two distances' ratio."""
     figure, (left, right) = _drawn(2, figsize=(7.6, 3.2))
+    counted = all("copied" in p for record in runs.values() for p in record["results"]["points"])
     for label, record in runs.items():
         points = record["results"]["points"]
         epochs = [p["images"] / record["results"]["data"]["train"] for p in points]
         line = {"color": _colour(label), "marker": "o", "ms": 3, "lw": 1.4, "label": label}
         left.plot(epochs, [p["loss_test"] / p["loss_train"] for p in points], **line)
-        right.plot(epochs, [p["nearest_train"] / p["nearest_test"] for p in points], **line)
-    for axes, words in ((left, "loss: held-out / training"), (right, "nearest picture: training / held-out")):
-        axes.axhline(1, color=plotting.NEUTRAL, lw=0.8)
+        if counted:
+            errors = [p["copied_error"] for p in points]
+            right.errorbar(epochs, [p["copied"] for p in points], errors, capsize=2, **line)
+        else:
+            right.plot(epochs, [p["nearest_train"] / p["nearest_test"] for p in points], **line)
+    near = "nearer to a training picture, share" if counted else "nearest picture: training / held-out"
+    for axes, words, even in ((left, "loss: held-out / training", 1), (right, near, 0.5 if counted else 1)):
+        axes.axhline(even, color=plotting.NEUTRAL, lw=0.8)
         axes.set(xscale="log", xlabel="epochs", ylabel=words)
     left.legend()
     return figure
@@ -364,7 +400,7 @@ def overfitting(runs: Mapping[str, Record]) -> Figure:
 def seed_rows(record: Record) -> list[list[str]]:
     """Rows (what, pixel, latent, scatter of a draw) of the stage `seeds`: mean over seeds, and relative spread."""
     r, rows = record["results"], []
-    last = {row["space"]: row["points"][-1]["images"] for row in r["runs"] if row["times"] == 1}
+    last = {row["space"]: row["points"][-1]["images"] for row in r["runs"] if row["times"] == 1 and row["points"]}
     same = {space: stability.calm(r, space, r["images"]) for space in ("pixel", "latent")}
     usual = {**r, "runs": [row for row in r["runs"] if row["times"] == 1]}
     end = {space: stability.calm(usual, space, last[space]) for space in same}
@@ -383,11 +419,12 @@ def seed_rows(record: Record) -> list[list[str]]:
 
 
 def seed_curves(record: Record) -> Figure:
-    """Losses of every training of the stage `seeds` against its steps, by space; larger learning rates dashed."""
+    """Losses of every training of the stage `seeds` against its steps, by space; larger learning rates dashed, and
+    those that diverged left out."""
     figure, panels = _drawn(2, figsize=(7.6, 3.3))
     steps = record["results"]["images"] // record["results"]["batch_size"]
     for axes, space in zip(panels, ("pixel", "latent")):
-        for row in (row for row in record["results"]["runs"] if row["space"] == space):
+        for row in (row for row in record["results"]["runs"] if row["space"] == space and row["points"]):
             curve, total = row["curves"]["loss"], row["points"][-1]["step"]
             x = [(k + 0.5) * total / len(curve) for k in range(len(curve))]
             line = {"lw": 1.2, "color": _colour(space), "alpha": 0.6}

@@ -360,4 +360,20 @@ def stamp(record: Mapping[str, Any]) -> str:
         code = f"from version {record['versions'].get('ldm_course')}"
     else:
         code = f"from commit {record['commit'][:7]}" + (" with changes" if record.get("dirty") else "")
-    return f"recorded on {record['date'][:10]}, on {where}, in {duration(record['seconds'])}, {code}"
+    copy = ", on a JPEG copy of CIFAR-10" if _jpeg(record) else ""
+    return f"recorded on {record['date'][:10]}, on {where}, in {duration(record['seconds'])}, {code}{copy}"
+
+
+def _jpeg(record: Mapping[str, Any]) -> bool:
+    return "JPEG" in (record.get("data_source") or "")
+
+
+def data_note(*found: Mapping[str, Any]) -> str:
+    """What must be known of the data of these records, wherever their numbers stand; empty if there is nothing."""
+    jpeg = next((record["data_source"] for record in found if _jpeg(record)), None)
+    if jpeg is None:
+        return ""
+    return (
+        f"{jpeg}: the pictures here are copies that JPEG has compressed. That took fine detail away before anything "
+        "was measured, which makes the autoencoder's work easier, and hides a part of what C4.1 is about."
+    )

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..files import written_whole
 from ..page import plotting
 from ..page.numbers import NONE, duration, plus_minus, seconds, si, times
-from .records import only, stamp
+from .records import data_note, only, stamp
 
 Table = tuple[str, list[str], list[list[str]]]  # title, head, rows
 
@@ -58,9 +58,21 @@ def _over(value: float | None, floor: float | None, digits: int = 1, error: floa
     return f"{shown} ({NONE if floor is None else f'{floor:.{digits}f}'})"
 
 
+def sampled(results: dict, space: str, method: str, steps: int) -> dict:
+    """One row of a comparison's sampling table."""
+    return only(results["sampling"], space=space, method=method, steps=steps)
+
+
+def seconds_a_picture(results: dict, space: str, method: str, steps: int) -> float:
+    """Of a picture, decoder included, at the largest batch that was timed."""
+    of = sampled(results, space, method, steps)["seconds_picture"]
+    return of[max(of, key=int)]
+
+
 def _costs(record: dict) -> Table:
     cost = record["results"]["cost"]
     pixel, latent = cost["pixel"], cost["latent"]
+    precision = computed_in(record["results"])
 
     def row(name: str, write, value) -> list[str]:
         a, b = value(pixel), value(latent)
@@ -74,13 +86,23 @@ def _costs(record: dict) -> Table:
         row("positions", str, lambda c: c["shape"][1] * c["shape"][2]),
         row("FLOPs of a denoising step", lambda n: si(n, "FLOP"), lambda c: c["flops_step"]),
         row("kept for the backward pass", lambda n: si(n, "B"), lambda c: c["activation_bytes_image"]),
-        row("training, an image", seconds, lambda c: c["training_seconds_image"]),
+        row(f"training, an image, {precision['training']}", seconds, lambda c: c["training_seconds_image"]),
     ]
     for batch in pixel["step_seconds"]:
-        rows.append(row(f"a step, batch {batch}", seconds, lambda c, b=batch: c["step_seconds"][b]["median"]))
+        name = f"a step, batch {batch}, {precision['step']}"
+        rows.append(row(name, seconds, lambda c, b=batch: c["step_seconds"][b]["median"]))
     for batch, timing in cost["decode"]["seconds"].items():
-        rows.append([f"decoding, batch {batch}", NONE, seconds(timing["median"]), NONE])
+        rows.append([f"decoding, batch {batch}, {precision['decode']}", NONE, seconds(timing["median"]), NONE])
     return "What one picture costs", ["", "pixel", "latent", "pixel / latent"], rows
+
+
+def computed_in(results: dict) -> dict[str, str]:
+    """The precision of each timing of a comparison: "training", "step" and "decode". Older records timed steps and
+    decoding in float32, whatever pictures were made in."""
+    trained = results.get("training_precision") or "float32"
+    return {"training": {"no": "float32"}.get(trained, trained)} | results.get(
+        "computed_in", {"step": "float32", "decode": "float32"}
+    )
 
 
 def _autoencoder(record: dict) -> Table:
@@ -120,7 +142,9 @@ def _sampling(record: dict) -> Table:
         times = [seconds(r["seconds_picture"][b]) for b in batches(record)]
         rows.append([r["space"], r["method"].upper(), str(r["steps"]), *times, *quality(r["quality"])])
     head = ["space", "sampler", "steps", *(f"s a picture, batch {b}" for b in batches(record)), *QUALITY_HEAD]
-    return "Sampling, decoder included", head, rows
+    precision = computed_in(record["results"])
+    words = f"steps in {precision['step']}, decoding in {precision['decode']}"
+    return f"Sampling, decoder included ({words})", head, rows
 
 
 def batches(record: dict) -> list[str]:
@@ -189,6 +213,7 @@ def write(out: Path, record: dict, train, test, last: dict, pictures: dict[str, 
         f"# Pixels and latents on {record['results']['data']['name']}",
         f"{_sentence(stamp(record))}. Data: {record['data_source']}. Profile `{record['profile']}`, "
         f"{duration(record['results']['budget_seconds'])} of training for each space, seed {record['seed']}.",
+        *filter(None, [data_note(record)]),
         as_markdown(record),
         "FD-E and KD-E are distances between EfficientNet-Lite0 features of generated and of training pictures; "
         "they are not FID. After ± their standard errors over other draws of as many pictures; in brackets the noise "
@@ -199,7 +224,7 @@ def write(out: Path, record: dict, train, test, last: dict, pictures: dict[str, 
         lines.append(f"![{caption}]({key}.png)\n\n*{caption}*")
     plotting.save_png(out / "quality.png", quality_against_seconds(record))
     caption = "Quality against time, for every sampler in the table."
-    lines.insert(3, f"![{caption}](quality.png)\n\n*{caption}*")
+    lines.insert(lines.index(as_markdown(record)) + 1, f"![{caption}](quality.png)\n\n*{caption}*")
     with written_whole(out / "report.md") as path:
         path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 

@@ -113,7 +113,7 @@ def rows(results: Mapping[str, Any], network: str = STANDARD) -> dict[tuple[int,
     """The rows of the stage `cost` by (side, f), measured with the STANDARD network, or with the one BUILT for the size
     where that is another. Records from before there were two have the standard one only."""
     return {
-        (row["side"], row["f"]): row
+        (row["side"], row["f"]): {"precision": results.get("precision")} | row
         for row in results["rows"]
         if row.get("network", STANDARD) == network or row.get("serves_both", False)
     }
@@ -191,20 +191,26 @@ class CostModel:
         return Prices(*found, decode, encode, own)
 
 
-def first_stage_rates(compare: Mapping[str, Any]) -> tuple[float, float]:
-    """FLOP/s of an autoencoder's training and of encoding, by a record of `compare`.
+def first_stage_rates(record: Mapping[str, Any]) -> tuple[float, float]:
+    """FLOP/s of an autoencoder's training and of encoding, by a record of `training-speed`, or of `compare`, whose
+    clock also counts what its trainings have to wait for.
 
     The perceptual loss takes its part of the seconds, and none of the FLOPs that are counted.
     """
-    spent = compare["results"]["autoencoder"]
+    if "first_stage" in record["results"]:
+        spent = record["results"]["first_stage"]
+        network = from_stored(AutoencoderConfig, spent["network"])
+        both, encode = autoencoder_flops(network, 32, "both", backward=True), autoencoder_flops(network, 32, "encode")
+        return both.total / spent["training_seconds_image"], encode.total / spent["encode_seconds_image"]
+    spent = record["results"]["autoencoder"]
     return spent["training_flops"] / spent["training_seconds"], spent["encode_flops"] / spent["encode_seconds"]
 
 
-def cost_model(cost: Mapping[str, Any], compare: Mapping[str, Any]) -> CostModel:
-    """The model fitted to a record of the stage `cost`, with the first stage's rates from one of `compare`; both are to
-    be from one kind of machine (`records.recorded_together`)."""
+def cost_model(cost: Mapping[str, Any], first_stage: Mapping[str, Any]) -> CostModel:
+    """The model fitted to a record of the stage `cost`, with the first stage's rates from one of `training-speed` or
+    `compare`; both are to be from one kind of machine (`records.recorded_together`)."""
     fitted = (fit(calls(cost, what)) for what in ("training", "step", "decode"))
-    return CostModel(*networks(cost), *fitted, first_stage_rates(compare))
+    return CostModel(*networks(cost), *fitted, first_stage_rates(first_stage))
 
 
 # ---------------------------------------------------------------------------------------------------- the bill

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
 WINDOW, SIGMAS = 25, 6.0
-CONFIDENCE = 0.95
+CHANCE = 0.05  # how often equal spreads come out so far apart
+DEVIATIONS = 2.0  # by which two counts of spikes differ
 WORSE = 0.1  # a learning rate has failed if KD-E is higher than at the usual one by more than that part
 
 
@@ -45,15 +46,16 @@ def spread(values: Sequence[float]) -> float:
     return stdev(values) / abs(fmean(values))
 
 
-def resolved(count: int) -> float:
-    """How many times larger one of two standard deviations of `count` values each must be, to be so beyond chance.
+def resolved(count: int, chance: float = CHANCE) -> float:
+    """How many times larger one of two standard deviations of `count` values each must be, for equal ones to come out
+    so far apart in no more than the part `chance` of cases.
 
     The root of the F distribution's upper point with (count - 1, count - 1) degrees of freedom, two-sided: values are
     taken to be normal. From three values it is 6.2, from five 3.1: a few seeds resolve only gross differences.
     """
     from scipy.special import fdtri  # here, since importing it takes longer than all the rest
 
-    return math.sqrt(fdtri(count - 1, count - 1, 0.5 + CONFIDENCE / 2))
+    return math.sqrt(fdtri(count - 1, count - 1, 1 - chance / 2))
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,12 @@ class Calm:
     steps: int
     by_rate: dict[int, float]
 
-    @property
-    def stands(self) -> int:
-        """The largest multiple of the learning rate up to which every one tried leaves KD-E no worse (by WORSE)."""
-        limit, found = (1 + WORSE) * self.by_rate[1], 1
+    def stands(self, worse: float = WORSE) -> int:
+        """The largest multiple of the learning rate up to which every one tried leaves KD-E no worse by that part; 0
+        where a training at the usual rate has diverged."""
+        if not math.isfinite(self.by_rate[1]):
+            return 0
+        limit, found = (1 + worse) * self.by_rate[1], 1
         for times, kd in sorted(self.by_rate.items()):
             if not kd <= limit:
                 break
@@ -85,7 +89,8 @@ class Calm:
 
 
 def calm(results: Mapping, space: str, images: int) -> Calm | None:
-    """What the stage found in a space after so many images; None where it was not judged there."""
+    """What the stage found in a space after so many images; None where it was not judged there. A training that
+    diverged has an infinite KD-E at its multiple of the learning rate."""
     usual, by_rate, gaps, points = [], {}, [], []
     for row in (r for r in results["runs"] if r["space"] == space):
         if row.get("diverged"):
@@ -101,24 +106,28 @@ def calm(results: Mapping, space: str, images: int) -> Calm | None:
             points.append((fmean(draws), point["loss_test"], point["step"]))
         else:
             by_rate[row["times"]] = fmean(draws)
+    if not points:
+        return None
     kd_e, losses, steps = (list(column) for column in zip(*points))
     leaps = sum(k <= n for row, n in zip(usual, steps) for k in row["spikes"]["loss"])
     drawn = math.sqrt(fmean(gaps) / 2) / abs(fmean(kd_e))  # of a mean of two draws
     return Calm(kd_e, losses, drawn, leaps, sum(steps), {1: fmean(kd_e)} | by_rate)
 
 
-def calmer(pixel: Calm, latent: Calm) -> dict[str, bool | None]:
+def calmer(
+    pixel: Calm, latent: Calm, *, chance: float = CHANCE, deviations: float = DEVIATIONS, worse: float = WORSE
+) -> dict[str, bool | None]:
     """By each of the three tests: is the latent's training the calmer one? None where the difference is not resolved.
 
     Seeds: the spreads of KD-E differ by more than `resolved`. Spikes: their counts, at equal steps, differ by more than
-    two standard deviations of such counts. Learning rate: one stands a larger multiple of it, of those that were tried.
+    so many standard `deviations` of such counts. Learning rate: one stands a larger multiple of it, of those tried.
     """
     found: dict[str, bool | None] = {}
     p, z = spread(pixel.kd_e), spread(latent.kd_e)
-    clear = max(p, z) > resolved(len(pixel.kd_e)) * min(p, z)
+    clear = max(p, z) > resolved(len(pixel.kd_e), chance) * min(p, z)
     found["seeds"] = z < p if clear else None
     p, z = pixel.leaps, latent.leaps
-    found["spikes"] = z < p if abs(p - z) > 2 * math.sqrt(p + z) else None
-    p, z = pixel.stands, latent.stands
+    found["spikes"] = z < p if abs(p - z) > deviations * math.sqrt(p + z) else None
+    p, z = pixel.stands(worse), latent.stands(worse)
     found["learning rate"] = z > p if p != z else None
     return found

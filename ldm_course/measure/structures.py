@@ -28,6 +28,7 @@ _DIGITS = (  # 3 x 5, read row by row
 TRAINED = "trained on structures"  # the ways through an autoencoder that saw nothing else,
 GENERAL = "general autoencoder"  # and through one that saw none
 _AROUND = 3  # pixels: what is that near to a structure is what it is compared with
+FADED, TOLD, ASTRAY = 0.5, 0.9, 1.0  # by how much contrast, from which AUC and within how many pixels it is kept
 
 
 def masks(kind: str, width: int, count: int, size: int, seed: int = 0) -> Tensor:
@@ -237,10 +238,10 @@ class Left:
     off_by: float | None
     blind: float | None
 
-    def kept(self) -> bool:
+    def kept(self, *, faded: float = FADED, told: float = TOLD, astray: float = ASTRAY) -> bool:
         """The course's rule: half to one and a half times the contrast, an AUC of 0.9, and found within a pixel."""
-        near = self.off_by is None or self.off_by <= 1
-        return 0.5 <= self.contrast <= 1.5 and self.auc >= 0.9 and near
+        near = self.off_by is None or self.off_by <= astray
+        return abs(self.contrast - 1) <= faded and self.auc >= told and near
 
 
 def survey(
@@ -275,11 +276,12 @@ def survey(
     return found
 
 
-def kept_kinds(rows: Sequence[Mapping], width: int) -> dict[tuple[int, str], int]:
-    """How many KINDS are kept at that width, by (f, way), from the rows of the stage `fine-structures-32`."""
+def kept_kinds(rows: Sequence[Mapping], width: int, **rule: float) -> dict[tuple[int, str], int]:
+    """How many KINDS are kept at that width, by (f, way), from the rows of the stage `fine-structures-32`; by the
+    thresholds of `Left.kept`, or those of `rule`."""
     names = [field.name for field in fields(Left)]
     found: dict[tuple[int, str], int] = {}
     for row in (row for row in rows if row["width"] == width):
         key = row["f"], row["way"]
-        found[key] = found.get(key, 0) + Left(**{name: row[name] for name in names}).kept()
+        found[key] = found.get(key, 0) + Left(**{name: row[name] for name in names}).kept(**rule)
     return found

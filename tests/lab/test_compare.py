@@ -179,6 +179,11 @@ def test_tables_say_what_the_record_says(run, results):
     lines = [re.split(r"  +", line.strip()) for line in text.splitlines()]
     assert ["values", "3072", "256", "12x"] in lines and ["positions", "1024", "64", "16x"] in lines
     assert sum(line[:2] == ["pixel", "DDIM"] for line in lines) == 2
+    found = report.computed_in(results)
+    assert {found["step"], found["training"]} <= {"bf16", "float32", "fp16"} and found["decode"] == "float32"
+    named = {line[0] for line in lines}
+    assert {f"training, an image, {found['training']}", f"a step, batch 8, {found['step']}"} <= named
+    assert f"steps in {found['step']}, decoding in float32" in text
     assert sum(line[:2] == ["latent", "DDPM"] for line in lines) == 1
     for says in MATCHES.values():
         assert says in text
@@ -190,6 +195,12 @@ def test_tables_say_what_the_record_says(run, results):
     for block in markdown.split("\n\n"):
         widths = {line.count("|") for line in block.splitlines() if line.startswith("|")}
         assert len(widths) <= 1  # as many cells in each row as in the head
+
+
+def test_older_records_timed_in_float32_what_they_drew_in_bf16():
+    found = report.computed_in({"training_precision": "bf16"})
+    assert found == {"training": "bf16", "step": "float32", "decode": "float32"}
+    assert report.computed_in({"training_precision": "no"})["training"] == "float32"
 
 
 # ----------------------------------------------------------------------------------- break-even by hand

@@ -15,6 +15,7 @@ from ldm_course import files
 from ldm_course.files import home, written_whole
 from ldm_course.lab import records
 from ldm_course.lab.records import (
+    data_note,
     figure,
     list_records,
     load_record,
@@ -252,6 +253,14 @@ def test_the_stamp_says_when_where_how_long_and_from_which_code():
     assert stamp(record | {"commit": "unknown", "dirty": None}).endswith(
         f"from version {record['versions']['ldm_course']}"
     )
+
+
+def test_what_must_be_known_of_the_data_is_said():
+    record = a_record() | {"data_source": "CIFAR-10 (Krizhevsky, 2009)"}
+    copy = record | {"data_source": "CIFAR-10, JPEG quality-75 mirror"}
+    assert data_note() == data_note(record) == data_note(record | {"data_source": None}) == ""
+    assert data_note(record, copy).startswith("CIFAR-10, JPEG quality-75 mirror: ") and "C4.1" in data_note(copy)
+    assert stamp(copy) == stamp(record) + ", on a JPEG copy of CIFAR-10"
 
 
 @pytest.mark.parametrize(

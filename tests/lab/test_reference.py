@@ -129,6 +129,30 @@ def test_ratios_are_pixel_over_latent_and_blank_where_nothing_was_measured():
     assert marks["recorded"] == pytest.approx([8, 4, 16, 4]) and marks["claimed"][1] == 12
 
 
+def test_ratios_take_the_rates_of_a_quiet_machine_and_networks_built_for_the_size():
+    def run(rate, first=None):
+        return {"results": {"training": {"images": 100, "images_per_s": rate}, "first_stage": first}}
+
+    pair = run(10.0), run(50.0, {"training_seconds": 4.0, "encode_seconds": 1.0})
+    trained = {"precision": "bf16", "seconds_image": {"3x32x32": 0.2, "4x8x8": 0.02}}
+    first = {"training_seconds_image": 1.0, "encode_seconds_image": 1.0}
+    speed = {"results": {"batch": 64, "as_trained": trained, "first_stage": first}}
+
+    def shown(*more):
+        return {row[0]: row[3] for row in figures.ratio_table(figures.ratios(*pair, *more))}
+
+    assert shown(None, None)["training, seconds an image"] == "5x"
+    assert shown(None, None)["the same run, autoencoder included"] == "1.4x"  # 10 s over 2 + 5
+    assert shown(None, None, speed)["training, seconds an image"] == "10x"
+    assert shown(None, None, speed)["the same run, autoencoder included"] == "2.9x"  # 20 s over 2 + 5
+    rows = []
+    for f, step, network in ((1, 9.0, "standard"), (1, 2.0, "built for the size"), (4, 0.1, None)):
+        row = {"side": 256, "f": f, "step": {"seconds_image": step}, "training": {}, "decode": {"seconds_image": 5.0}}
+        rows.append(row | {"network": network or "standard", "serves_both": network is None})
+    found = shown({"results": {"rows": rows}}, None)
+    assert found["50 steps and decoding, 256 a side, networks built for the size"] == "10x"  # 100 s over 5 + 5
+
+
 def test_each_autoencoder_has_one_loss_more_than_the_one_before(trained):
     (found,) = ran(trained, FIRST)
     weights = [[v[f"{name}_weight"] > 0 for name in ("perceptual", "adversarial")] for v in found["variants"].values()]
@@ -180,6 +204,14 @@ def test_few_pictures_are_told_from_others(trained):
     assert last["nearest_train"] > 0 and last["nearest_test"] > 0
     assert 0 <= last["copied"] <= 1 and 0 < last["copied_error"] <= 0.5
     assert found["first_stage"]["record"] == "autoencoder-cifar10-few-32-f4-smoke"
+    record = load_record("few-cifar10-32-latent-smoke", trained / "records")
+    _, right = figures.overfitting({"latent": record}).axes
+    (curve, *_) = right.lines
+    assert list(curve.get_ydata()) == [p["copied"] for p in found["points"]] and "share" in right.get_ylabel()
+    for point in record["results"]["points"]:  # an older record counts no copies
+        del point["copied"]
+    _, right = figures.overfitting({"latent": record}).axes
+    assert right.lines[0].get_ydata()[-1] == last["nearest_train"] / last["nearest_test"]
 
 
 def test_every_seed_sees_the_same_number_of_images_and_is_judged_twice(trained):
@@ -202,10 +234,16 @@ def test_every_seed_sees_the_same_number_of_images_and_is_judged_twice(trained):
         assert len(r["curves"]["loss"]) == len(r["curves"]["grad_norm"]) == min(steps, quality.BLOCKS)
         assert 0 <= r["clipped"] <= 1 and min(r["curves"]["grad_norm"]) > 0
     assert not list((trained / "states" / "seeds-cifar10-32-smoke").glob("*/state.safetensors"))
-    rows = figures.seed_rows(load_record("seeds-cifar10-32-smoke", trained / "records"))
+    record = load_record("seeds-cifar10-32-smoke", trained / "records")
+    rows = figures.seed_rows(record)
     assert [row[0] for row in rows] == ["KD-E, same images", "KD-E, same seconds", "held-out loss"] and rows[0][
         1
     ] != "–"
+    drawn = [len(axes.lines) for axes in figures.seed_curves(record).axes]
+    record["results"]["runs"][-1] |= {"points": [], "diverged": "the loss is nan"}
+    record["results"]["runs"][-1]["curves"]["loss"][-1] = None
+    assert figures.seed_rows(record) == rows
+    assert [len(axes.lines) for axes in figures.seed_curves(record).axes] == [drawn[0], drawn[1] - 1]
 
 
 def test_seeds_that_were_stopped_go_on(trained, tmp_path, monkeypatch):

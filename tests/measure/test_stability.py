@@ -66,7 +66,7 @@ def test_calm_reads_the_stage():
     found = calm({"runs": runs}, "pixel", 64)
     assert found.kd_e == pytest.approx([1.0, 3.0]) and found.loss == [0.3, 0.3]
     assert found.leaps == 1 and found.steps == 80  # the one at step 41 is after the mark
-    assert found.by_rate == pytest.approx({1: 2.0, 4: 5.0}) and found.stands == 1
+    assert found.by_rate == pytest.approx({1: 2.0, 4: 5.0}) and found.stands() == 1
     # a pair 2 * 0.4 apart has the variance 0.32; of a mean of two, 0.16; over two networks; relative to 2
     assert found.drawn == pytest.approx(math.sqrt(0.16 / 2) / 2)
     assert calm({"runs": runs}, "pixel", 65) is None
@@ -90,7 +90,30 @@ def test_each_test_says_who_is_calmer_or_that_it_cannot_tell():
 
 def test_a_rate_beyond_one_that_failed_counts_no_more():
     def stands(**by_rate):
-        return Calm([1.0] * 3, [1.0] * 3, 0.0, 0, 9, {int(k[1:]): v for k, v in by_rate.items()}).stands
+        return Calm([1.0] * 3, [1.0] * 3, 0.0, 0, 9, {int(k[1:]): v for k, v in by_rate.items()}).stands()
 
     assert stands(x1=1.0, x4=1.09, x16=1.0) == 16 and stands(x1=1.0, x4=1.09, x16=1.2) == 4
     assert stands(x1=1.0, x4=1.2, x16=1.0) == 1 and stands(x1=1.0, x4=math.nan) == 1
+    assert stands(x1=math.inf, x4=1.0) == 0
+
+
+def test_a_training_that_diverged_has_failed():
+    def diverged(times):
+        return {"space": "pixel", "times": times, "points": [], "diverged": "the loss is nan"}
+
+    usual = [run("pixel", 1.0), run("pixel", 1.0), run("pixel", 1.0, times=4)]
+    assert calm({"runs": [*usual, diverged(16)]}, "pixel", 64).stands() == 4
+    assert calm({"runs": [*usual, diverged(1)]}, "pixel", 64).stands() == 0
+    assert calm({"runs": [diverged(1)]}, "pixel", 64) is None
+
+
+def test_every_threshold_can_be_turned():
+    def of(values=(1.0, 1.1, 1.2), leaps=0, moved=1.5):
+        return Calm(list(values), [1.0] * 3, 0.01, leaps, 300, {1: 1.0, 4: moved})
+
+    wide = (0.9, 1.1, 1.3)  # twice the spread
+    assert calmer(of(wide), of())["seeds"] is None and calmer(of(wide), of(), chance=0.5)["seeds"] is True
+    assert calmer(of(leaps=4), of())["spikes"] is None and calmer(of(leaps=4), of(), deviations=1.9)["spikes"] is True
+    assert calmer(of(moved=1.2), of(moved=1.3))["learning rate"] is None
+    assert calmer(of(moved=1.2), of(moved=1.3), worse=0.25)["learning rate"] is False
+    assert resolved(3, 0.1) < resolved(3) == pytest.approx(6.245, abs=1e-3)

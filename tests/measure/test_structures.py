@@ -161,6 +161,7 @@ def test_kept_needs_all_three():
     assert Left(0.5, 0.9, 1.0, 5.0).kept() and Left(1.5, 1.0, None, None).kept()
     assert not Left(0.49, 1, 0, 5).kept() and not Left(1.6, 1, 0, 5).kept()
     assert not Left(1, 0.89, 0, 5).kept() and not Left(1, 1, 1.1, 5).kept()
+    assert Left(0.49, 0.89, 1.1, 5).kept(faded=0.6, told=0.8, astray=2)
 
 
 def test_kinds_are_counted_by_way_and_width():

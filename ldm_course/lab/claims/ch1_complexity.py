@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 
 import torch
@@ -28,6 +29,7 @@ def _memory(seen: Evidence) -> Finding:
     )
 
 
+@functools.cache
 def states_held(steps: int) -> int:
     """How many of a sample's states are in memory at once, at most, while DDPM makes so many steps: by watching it."""
     shown: list[weakref.ref] = []

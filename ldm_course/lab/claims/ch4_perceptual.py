@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .ch3_scaling import lost_factors
-from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, Evidence, Finding, claim, gain, rules, worst
+from .learnt import DENOISERS, SEEDS, Budget, Seeds, at_equal_budget, better, lacking, seeds_of
+from .rates import FIRST_STAGE, rates
+from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, Evidence, Finding, claim, margin, rules, worst
 
 
 @claim(
@@ -31,7 +35,7 @@ def _imperceptible(seen: Evidence) -> Finding:
 def _harder(seen: Evidence) -> Finding:
     r = seen.results("texture-scenes-32")
     slower = {float(s): of for s, of in r["against_plain"].items()}
-    words = {s: _slows(of["slow_down"], of["slow_down_error"]) for s, of in slower.items()}
+    words = {s: _slows(of["slow_down"], margin(of["slow_down_error"])) for s, of in slower.items()}
     strength = {s: r["textures"][f"{s:g}"]["pixels"] for s in slower}
     shown = [
         f"texture of {strength[s]:.0f} grey levels: {of['slow_down']:.2f} ± {of['slow_down_error']:.2f} times the "
@@ -52,8 +56,8 @@ def _harder(seen: Evidence) -> Finding:
 
 
 def _slows(slow_down: float, error: float) -> str:
-    """Whether a factor of images needed, with twice its standard error, is one of a slower training: beyond the error
-    it is; within `rules.tie` of 1, error included, it is not."""
+    """Whether a factor of images needed, with its `margin`, is one of a slower training: beyond the error it is; within
+    `rules.tie` of 1, error included, it is not."""
     if slow_down + error <= 1 + rules.tie:
         return REFUTED
     return CONFIRMED if slow_down - error > 1 else NOT_HERE
@@ -68,7 +72,7 @@ def _irrelevant(seen: Evidence) -> Finding:
     emoji, r = seen.results("perception-emoji-64"), seen.results("perception-scenes-32")
     gone, drawings, scenes = lost_factors(r["probes"]), emoji["lost"], r["lost"]
     ratio, error = r["texture_to_movement"], r["texture_to_movement_error"]
-    tests = [ratio + error < rules.half, not gone, max(drawings, scenes) <= r["visible"]]
+    tests = [ratio + margin(error) < rules.half, not gone, max(drawings, scenes) <= rules.visible]
     return Finding(
         CONFIRMED if all(tests) else REFINED if any(tests) else REFUTED,
         f"beyond the grid texture passes {ratio:.0%} as well as a faint movement; less of it in latents: "
@@ -85,7 +89,7 @@ def _irrelevant(seen: Evidence) -> Finding:
 def _layout(seen: Evidence) -> Finding:
     r = seen.results("perception-scenes-32")
     probes, answer = r["probes"], r["grain"]["answer"]
-    tests = [probes["lead"] > probes["lead_error"], answer >= rules.half]
+    tests = [probes["lead"] > margin(probes["lead_error"]), answer >= rules.half]
     levels = {n: sum(found.values()) / len(found) for n, found in probes["undecided"].items()}
     shown = ", ".join(f"{n} {levels[n]:.0%}" for n in ("pixels", "latents", "coarse pixels"))
     return Finding(
@@ -95,18 +99,41 @@ def _layout(seen: Evidence) -> Finding:
     )
 
 
-@claim(
-    "C4.5", "A latent model converges faster to meaningful pictures.", "KD-E at the same images and the same seconds"
-)
+@claim("C4.5", "A latent model converges faster to meaningful pictures.", "KD-E at the same images, FLOPs and seconds")
 def _converges(seen: Evidence) -> Finding:
-    rows = {row["match"]: row for row in seen.results("compare-emoji-32")["matched"]}
-    found = {m: gain(rows[m]["pixel"]["quality"], rows[m]["latent"]["quality"]) for m in ("images", "all_seconds")}
-    words = [NOT_HERE if g is None else CONFIRMED if g > 0 else REFUTED for g in found.values()]
-    shown = {
-        m: f"{rows[m]['pixel']['quality']['kd_e']:.2f} to {rows[m]['latent']['quality']['kd_e']:.2f}" for m in found
-    }
+    """At the largest budget of each kind that both have reached, the autoencoder's part counted where it has one."""
+    pixel, latent, seeds, speed, first = seen.together(*DENOISERS, SEEDS, "training-speed", FIRST_STAGE)
+    found, known = rates(speed), seeds_of(seeds)
+    paid = latent["first_stage"]
+    pictures = first["variants"]["perceptual"]["training_images"]
+    loan = pictures * found.first_stage + first["data"]["train"] * found.encode
+    budgets = (
+        Budget("images", lambda p: p["images"], lambda p: p["images"]),
+        Budget("FLOPs", lambda p: p["flops"], lambda p: p["flops"] + paid["training_flops"]),
+        Budget("seconds", lambda p: p["images"] * found.pixel, lambda p: p["images"] * found.latent + loan),
+    )
+    words, parts = compared_at(budgets, pixel, latent, known)
     return Finding(
         worst(*words),
-        f"KD-E, pixel to latent: {shown['images']} at the same images, {shown['all_seconds']} at the same seconds",
-        "Early in training, with the autoencoder on the bill.",
+        f"KD-E, pixel to latent, at the same {'; '.join(parts)} (images to seconds: {found.says})",
+        "With the autoencoder on the bill, as far as both were trained.",
     )
+
+
+def compared_at(budgets: Iterable[Budget], pixel: dict, latent: dict, seeds: Seeds) -> tuple[list[str], list[str]]:
+    """Whether the latent's pictures are nearer at each budget: verdicts, and what to say of them. Epochs are counted
+    where the two are compared, by the one that has seen less."""
+    words, parts = [], []
+    for budget in budgets:
+        pair = at_equal_budget(budget, pixel["points"], latent["points"])
+        if pair is None:
+            words.append(NOT_HERE)
+            parts.append(f"{budget.name}: the two have no budget in common")
+            continue
+        one, other = (point["quality"] for point in pair)
+        epochs = min(point["images"] for point in pair) / pixel["data"]["train"]
+        counts = [(0, min(q["n_generated"] for q in (one, other)))]
+        missing = lacking(epochs, counts, seeds.count)
+        words.append(NOT_HERE if missing else better(one, other, seeds.between(one, other)))
+        parts.append(f"{budget.name} {one['kd_e']:.3g} to {other['kd_e']:.3g}" + (f" ({missing})" if missing else ""))
+    return words, parts

@@ -6,10 +6,10 @@ nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 
-from .verdicts import CLAIMS, ORDER, Claim, Finding
+from .verdicts import CLAIMS, ORDER, Claim, Finding, rules, under
 
 CHAPTERS = (
     "ch1_complexity",
@@ -41,7 +41,34 @@ def as_text(chapter: int | None = None) -> str:
     for c, f in found:
         lines = [f"{c.id:6} {f.verdict.upper()}: {c.says}", f"       found: {f.found}"]
         lines += [f"       holds: {f.holds}"] if f.holds else []
+        lines += [f"       paper: {c.published}"] if c.published else []
         lines += [f"       from:  {', '.join(f.sources)}"] if f.sources else []
         parts.append("\n".join(lines))
+    parts += data_notes(found)
     counts = {word: sum(f.verdict == word for _, f in found) for word in ORDER}
     return "\n\n".join(parts) + "\n\n" + ", ".join(f"{n} {word}" for word, n in counts.items())
+
+
+def data_notes(found: Iterable[tuple[Claim, Finding]]) -> list[str]:
+    """What must be known of the data behind these verdicts, each note once, after the claims that rest on them."""
+    by_note: dict[str, list[str]] = {}
+    for c, f in found:
+        if f.data:
+            by_note.setdefault(f.data, []).append(c.id)
+    return [f"{', '.join(ids)}: {note}" for note, ids in by_note.items()]
+
+
+TURNED = (0.5, 2.0)  # what each rule is multiplied by, to see what hangs on it
+
+
+def sensitivity(factors: Sequence[float] = TURNED) -> dict[tuple[str, float], dict[str, tuple[str, str]]]:
+    """Which verdicts move when one rule is multiplied by a factor: by (rule, factor), each claim's usual verdict and
+    the other."""
+    usual = {c.id: f.verdict for c, f in entries()}
+    moved = {}
+    for name, value, _ in rules.table():
+        for factor in factors:
+            with under(**{name: factor * value}):
+                turned = {c.id: f.verdict for c, f in entries()}
+            moved[name, factor] = {id: (usual[id], word) for id, word in turned.items() if word != usual[id]}
+    return moved

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...config import AutoencoderConfig, UNetConfig
 from ...data.pictures import Pictures
-from ...device import native_precision
+from ...device import computed_in
 from ...measure.complexity import autoencoder_flops, count_parameters, latent_shape, unet_flops
 from ...measure.cost_model import BUILT, BUILT_UP_TO, STANDARD, networks_at
 from ...measure.timing import Timing, activation_memory, time_call, training_step
@@ -42,12 +42,7 @@ def cost(run: Run) -> dict:
                 print(f"  {side} a side, {what}, {row['network']} network: {_brief(row)}", flush=True)
     free = torch.cuda.mem_get_info(run.device)[0] if run.device.type == "cuda" else None
     rates = matrix_rates(run.device)
-    return {"precision": _precision(run), "rows": rows, "matmul_flop_per_s": rates, "gpu_bytes_free": free}
-
-
-def _precision(run: Run) -> str:
-    """What forward and backward passes run in here: "bf16" by autocast, or "float32"."""
-    return "bf16" if native_precision(run.device) == "bf16" else "float32"
+    return {"precision": computed_in(run.device), "rows": rows, "matmul_flop_per_s": rates, "gpu_bytes_free": free}
 
 
 def _rows(run: Run, side: int, f: int) -> list[dict]:
@@ -58,8 +53,14 @@ def _rows(run: Run, side: int, f: int) -> list[dict]:
     standard, built = (networks_at(p.unet, p.autoencoder, side, f, most) for most in (math.inf, BUILT_UP_TO))
     networks = {STANDARD: standard} | ({} if built == standard else {BUILT: built})
     for name, (unet, first) in networks.items():
-        row = {"side": side, "f": f, "network": name, "serves_both": built == standard, "precision": _precision(run)}
-        row |= {"shape": [unet.in_channels, grid, grid]}
+        row = {
+            "side": side,
+            "f": f,
+            "network": name,
+            "serves_both": built == standard,
+            "precision": computed_in(run.device),
+            "shape": [unet.in_channels, grid, grid],
+        }
         if unet not in known:
             known[unet] = _cost_of_denoiser(run, unet, grid)
         row |= known[unet]
@@ -85,7 +86,7 @@ def _cost_of_denoiser(run: Run, network: UNetConfig, side: int) -> dict:
     def training(batch: int) -> Callable[[], None]:
         x = torch.randn(batch, network.in_channels, side, side, device=run.device)
         t = torch.zeros(batch, dtype=torch.int64, device=run.device)
-        return training_step(model, x, t, torch.randn_like(x), half=native_precision(run.device) == "bf16")
+        return training_step(model, x, t, torch.randn_like(x), half=computed_in(run.device) == "bf16")
 
     def sampling(batch: int) -> Callable[[], Tensor]:
         x = torch.randn(batch, network.in_channels, side, side, device=run.device)
@@ -125,7 +126,7 @@ def _cost_of_decoding(run: Run, config: AutoencoderConfig, side: int) -> dict:
 
 def _inference(fn: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
     def call() -> Tensor:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, native_precision(device) == "bf16"):
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, computed_in(device) == "bf16"):
             return fn()
 
     return call
@@ -240,10 +241,9 @@ def speed(run: Run) -> dict:
         rungs += _ladder(
             run, run.profile.unet.for_channels(channels), side, rates, compiled=(channels, side) == SHAPES[0]
         )
-    trained = "half precision" if _precision(run) == "bf16" else "float32"
-    if run.scale.cuda_graph and run.device.type == "cuda":
-        trained = "CUDA graph"
-    first = rungs[0]
+    first, measured = rungs[0], {r["rung"] for r in rungs}
+    rung_of = ["CUDA graph"] * run.scale.cuda_graph + ["half precision", "float32"]
+    trained = next(rung for rung in rung_of if rung in measured)
     return {
         "network": run.profile.unet,
         "parameters": first["parameters"],
@@ -253,7 +253,7 @@ def speed(run: Run) -> dict:
         "tf32_convolutions": run.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
         "as_trained": {
             "rung": trained,
-            "precision": _precision(run),
+            "precision": computed_in(run.device),
             "seconds_image": {r["input"]: r["seconds_image"] for r in rungs if r["rung"] == trained},
         },
         "first_stage": _first_stage(run, 4),
@@ -277,7 +277,7 @@ def _first_stage(run: Run, f: int) -> dict:
         "f": f,
         "network": network,
         "batch": batch,
-        "precision": _precision(run),
+        "precision": computed_in(run.device),
         "training_seconds_image": trained,
         "encode_seconds_image": encoded,  # in float32, as `encode_pictures` does it
     }
@@ -289,7 +289,7 @@ def _ladder(run: Run, network: UNetConfig, side: int, rates: dict[str, float], c
     flops = batch * unet_flops(network, side, backward=True).total
     x, t = torch.randn(batch, *shape, device=run.device), torch.randint(1000, (batch,), device=run.device)
     ladder, rungs = [("float32", False, torch.contiguous_format)], []
-    if _precision(run) == "bf16":
+    if computed_in(run.device) == "bf16":
         ladder += [("half precision", True, torch.contiguous_format), ("channels_last", True, torch.channels_last)]
         if run.device.type == "cuda":
             ladder += [("compiled", True, torch.channels_last)] if compiled and run.scale.compile else []
