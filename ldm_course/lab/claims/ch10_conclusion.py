@@ -57,7 +57,7 @@ def _all_three(seen: Evidence) -> Finding:
 
 @claim("C10.4", "Compression helps learning.", "KD-E at the same images seen")
 def _helps(seen: Evidence) -> Finding:
-    pixel, latent, seeds = seen.together(*DENOISERS, SEEDS)
+    (pixel, latent), seeds = seen.together(*DENOISERS), seen.results(SEEDS)
     same = Budget("images", lambda p: p["images"], lambda p: p["images"])
     words, parts = compared_at([same], pixel, latent, seeds_of(seeds))
     return Finding(

@@ -104,9 +104,9 @@ PARTS = {  # what must have kept the quality of what, as (space, method, steps)
 @claim("C2.4", "FID 90.93 (DDPM), 88.91 (DDIM), 85 to 90 (latent): compression keeps quality.", "KD-E at equal counts")
 def _quality(seen: Evidence) -> Finding:
     """Each of PARTS must be as good; between the spaces the scatter of seeds counts as well."""
-    *denoisers, pixel, latent, seeds = seen.together(*DENOISERS, *SAMPLERS, SEEDS)
+    *denoisers, pixel, latent = seen.together(*DENOISERS, *SAMPLERS)
     rows = {(s, r["method"], r["steps"]): r for s, t in (("pixel", pixel), ("latent", latent)) for r in t["rows"]}
-    known = seeds_of(seeds)
+    known = seeds_of(seen.results(SEEDS))
     words, shown, counts = [], [], []
     for name, (one, other) in PARTS.items():
         pair = at_equal_counts(rows[one], rows[other]) if {one, other} <= set(rows) else None

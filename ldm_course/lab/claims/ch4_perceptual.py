@@ -102,8 +102,8 @@ def _layout(seen: Evidence) -> Finding:
 @claim("C4.5", "A latent model converges faster to meaningful pictures.", "KD-E at the same images, FLOPs and seconds")
 def _converges(seen: Evidence) -> Finding:
     """At the largest budget of each kind that both have reached, the autoencoder's part counted where it has one."""
-    pixel, latent, seeds, speed, first = seen.together(*DENOISERS, SEEDS, "training-speed", FIRST_STAGE)
-    found, known = rates(speed), seeds_of(seeds)
+    pixel, latent, first = seen.together(*DENOISERS, FIRST_STAGE)
+    found, known = rates(seen.results("training-speed")), seeds_of(seen.results(SEEDS))
     paid = latent["first_stage"]
     pictures = first["variants"]["perceptual"]["training_images"]
     loan = pictures * found.first_stage + first["data"]["train"] * found.encode
