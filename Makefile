@@ -21,6 +21,7 @@ help:  ## these lines
 
 book: $(READY)  ## the course: compares both spaces here and now, then builds the book with the result
 	@$(PY) -m ldm_course.cli compare --data emoji
+	@$(PY) -m ldm_course.cli gallery
 	@$(MAKE) --no-print-directory html
 
 html: $(READY)  ## the book alone, from what is stored

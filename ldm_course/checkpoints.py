@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from .config import AutoencoderConfig, UNetConfig, from_stored
 from .denoiser import Denoiser
 from .diffusion.schedules import make_schedule
-from .files import all_finite, home, place_of, written_whole
+from .files import all_finite, home, written_whole
 from .networks.autoencoder import Autoencoder
 from .networks.unet import UNet
 from .spaces import LatentSpace, PixelSpace
@@ -141,7 +142,15 @@ def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoi
 
 def pretrained_names() -> list[str]:
     """The denoisers that come with the course, by the name that `ldm-course sample --pretrained` takes."""
-    return [path.stem for path in sorted((home() / "checkpoints").glob("*.safetensors")) if _kind(path) == "unet"]
+    return [name for name, path in _shipped().items() if _kind(path) == "unet"]
+
+
+def _shipped() -> dict[str, Path]:
+    """The course's checkpoints by name: that of the file, less the stage's `denoiser-` and the profile at its end."""
+    found = {}
+    for path in sorted((home() / "checkpoints").glob("*.safetensors")):
+        found[re.sub(r"^denoiser-|-(reference|gpu|hours|cpu)$", "", path.stem)] = path
+    return found
 
 
 def _kind(path: Path) -> str | None:
@@ -155,11 +164,10 @@ def _kind(path: Path) -> str | None:
 
 def pretrained_path(name: str) -> Path:
     """Where a checkpoint of the course lies; ValueError, which lists the names, if there is none of that name."""
-    path = place_of("weights", name)
-    if not path.is_file():
-        known = ", ".join(p.stem for p in sorted((home() / "checkpoints").glob("*.safetensors"))) or "none"
-        raise ValueError(f"no pretrained checkpoint {name!r}; there are: {known}")
-    return path
+    shipped = _shipped()
+    if name not in shipped:
+        raise ValueError(f"no pretrained checkpoint {name!r}; there are: {', '.join(shipped) or 'none'}")
+    return shipped[name]
 
 
 def pretrained(name: str, device: str | torch.device = "cpu") -> Denoiser:

@@ -247,6 +247,16 @@ def test_pretrained_by_name(home):
         checkpoints.pretrained("big")
 
 
+def test_weights_of_a_stage_are_known_by_a_short_name_and_those_of_the_largest_machine_serve(home):
+    folder = home / "checkpoints"
+    for profile in ("cpu", "reference"):
+        save_model(folder / f"first-stage-f4-{profile}.safetensors", autoencoder())
+        denoiser(folder / f"denoiser-dots-8-pixel-{profile}.safetensors")
+    assert checkpoints.pretrained_names() == ["dots-8-pixel", "tiny-8-pixel"]
+    assert checkpoints.pretrained_path("first-stage-f4").name == "first-stage-f4-reference.safetensors"
+    assert checkpoints.pretrained_path("dots-8-pixel").name == "denoiser-dots-8-pixel-reference.safetensors"
+
+
 def test_what_is_a_denoiser_is_told_by_the_file_and_not_by_its_name(home):
     save_model(home / "checkpoints" / "first-stage.safetensors", autoencoder())
     (home / "checkpoints" / "broken.safetensors").write_bytes(b"no weights")

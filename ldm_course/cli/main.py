@@ -1,4 +1,4 @@
-"""The command line, `ldm-course`: compare, train, sample, evaluate, cost, reference, claims, data, doctor.
+"""The command line, `ldm-course`: compare, train, sample, gallery, evaluate, cost, reference, claims, data, doctor.
 
 Each command is a thin layer over the package. A mistake in what was typed, or in a file, is one line on standard
 error and exit code 2.
@@ -22,6 +22,7 @@ COMMANDS = (  # name, what it does, its options, and itself
         train.train,
     ),
     ("sample", "make pictures with a trained model", sample.sample_options, sample.sample),
+    ("gallery", "draw with each of the course's own networks, timed", sample.gallery_options, sample.show_gallery),
     ("evaluate", "measure a trained model's pictures against data", sample.evaluate_options, sample.evaluate),
     ("cost", "count and time one denoising step in both spaces", cost.cost_options, cost.cost),
     (

@@ -1,4 +1,4 @@
-"""`ldm-course sample` and `evaluate`: pictures from trained weights, and how good they are."""
+"""`ldm-course sample`, `gallery` and `evaluate`: pictures from trained weights, and how good they are."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .. import checkpoints
 from ..data.loaders import load_data
 from ..denoiser import Denoiser, Label
 from ..device import default_device
+from ..lab import gallery
 from ..lab.report import quality
 from ..measure import distances, inception
 from ..page import plotting
@@ -64,6 +65,20 @@ def sample(args: argparse.Namespace) -> int:
     columns = d.num_classes if in_turn and captions and d.num_classes <= 12 else None
     plotting.save_png(args.out, plotting.grid(made, columns, captions))
     print(f"wrote {args.out}: {args.count} pictures in {seconds:.1f} s ({args.method}, {args.steps} steps)")
+    return 0
+
+
+def gallery_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="the course's networks (default: all of them)")
+    parser.add_argument("--count", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=gallery.STEPS)
+    parser.add_argument("--out", type=Path, default=Path("runs/gallery"))
+
+
+def show_gallery(args: argparse.Namespace) -> int:
+    """`ldm-course gallery`."""
+    positive(count=args.count, steps=args.steps)
+    print(f"wrote {gallery.gallery(args.out, args.names, args.count, args.steps)}, and a picture of each network")
     return 0
 
 

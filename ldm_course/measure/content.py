@@ -62,9 +62,9 @@ def held_out_drawings(limit: int | None = None, size: int = SIZE) -> Pictures:
     return emoji.subset(torch.randperm(len(emoji), generator=torch.Generator().manual_seed(0))[:limit])
 
 
-def first_stage(name: str, device: str | torch.device = "cpu") -> Autoencoder:
-    """The stored autoencoder of that data set, f = 4 at 32 a side."""
-    return checkpoints.load_model(checkpoints.pretrained_path(f"{name}-{SIZE}-autoencoder"), device)[0]
+def first_stage(device: str | torch.device = "cpu") -> Autoencoder:
+    """The course's autoencoder for drawings and scenes at every size, f = 4."""
+    return checkpoints.load_model(checkpoints.pretrained_path("first-stage-f4"), device)[0]
 
 
 def averaged(x: Tensor, f: int = 4) -> Tensor:

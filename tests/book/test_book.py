@@ -230,7 +230,7 @@ def test_the_bibliography_has_each_source_once():
 
 def test_your_machine_says_how_to_get_a_run(book):
     text = book["book/your_machine.html"].text
-    assert "No run yet" in text and "make book" in text
+    assert text.count("No run yet") == 2 and "make book" in text and "ldm-course gallery" in text
 
 
 def test_your_machine_shows_the_run(source, built):
@@ -239,6 +239,10 @@ def test_your_machine_shows_the_run(source, built):
     try:
         (folder / "report.md").write_text(REPORT)
         save_png(folder / "grid.png", grid_image(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)))
+        drawn = source / "runs" / "gallery"
+        drawn.mkdir()
+        (drawn / "gallery.md").write_text("**dots**\n\n![Dots, not chosen](dots.png)\n")
+        save_png(drawn / "dots.png", grid_image(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)))
         page = Page(build(source) / "book" / "your_machine.html")
     finally:
         shutil.rmtree(source / "runs")
@@ -247,9 +251,9 @@ def test_your_machine_shows_the_run(source, built):
     assert "seconds per step" in page.text and "0.125" in page.text
     assert "# not a heading" in page.text and "![not a picture](grid.png)" in page.text
     assert page.headings.count("h1") == 1
-    samples = [picture for picture in page.pictures if picture["alt"] == "Samples from both"]
-    assert len(samples) == 1
-    assert (built / "book" / samples[0]["src"]).is_file()
+    for alt in ("Samples from both", "Dots, not chosen"):
+        (shown,) = [picture for picture in page.pictures if picture["alt"] == alt]
+        assert (built / "book" / shown["src"]).is_file()
 
 
 # ------------------------------------------------------------------------- links that the book puts by itself

@@ -26,7 +26,7 @@ from ldm_course.networks.autoencoder import Autoencoder
 from ldm_course.networks.unet import UNet
 from ldm_course.spaces import PixelSpace
 
-COMMANDS = ("compare", "train", "sample", "evaluate", "cost", "data", "doctor")
+COMMANDS = ("compare", "train", "sample", "gallery", "evaluate", "cost", "data", "doctor")
 TINY = ["--data", "scenes", "--size", "8", "--limit", "24", "--batch-size", "8"]
 
 
@@ -159,6 +159,20 @@ def test_an_autoencoder_then_a_denoiser_in_its_latents_then_pictures_of_it(capsy
     assert main.main(["evaluate", *made, "--limit", "12"]) == 0
     said = capsys.readouterr().out
     assert "ddim, 2 steps, against 12 pictures of scenes" in said and "FD-E (floor)" in said and "KD-E (floor)" in said
+
+
+def test_the_gallery_draws_with_each_of_the_courses_own_networks(place, capsys):
+    for name, classes in (("dots-8-pixel", None), ("shapes-8-pixel", 3)):
+        denoiser(place.parent / "home" / "checkpoints" / f"{name}.safetensors", num_classes=classes)
+    assert main.main(["gallery", "--count", "4", "--steps", "2"]) == 0
+    assert "wrote runs/gallery/gallery.md" in capsys.readouterr().out
+    text = Path("runs/gallery/gallery.md").read_text()
+    for name in ("dots-8-pixel", "shapes-8-pixel"):
+        assert f"| {name} | pixel |" in text and f"]({name}.png)" in text and "not recorded" in text
+        with Image.open(f"runs/gallery/{name}.png") as picture:
+            assert picture.width >= 4 * 8 * 12
+    assert "DPM-Solver++ with 2 steps" in text
+    assert refused(capsys, "gallery", "nobody").startswith("no pretrained checkpoint 'nobody'")
 
 
 def test_a_pixel_denoiser_is_published_in_half_precision_under_its_name():

@@ -1,0 +1,81 @@
+"""What the networks that come with the course draw on this machine, and how long that takes (`ldm-course gallery`).
+
+They were trained for longer than a reader has; the page "On your machine" shows them beside the comparison of minutes.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import checkpoints
+from ..denoiser import Denoiser
+from ..device import computed_in, default_device
+from ..files import writable_folder, written_whole
+from ..measure.complexity import count_parameters
+from ..page import plotting
+from ..page.numbers import seconds, si
+from .records import NotRecorded, load_record, place
+
+COLUMNS = 8
+STEPS = 25  # of DPM-Solver++
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures of one shipped network: uint8 (N, 3, H, W), and the seconds that each took here, decoder included."""
+
+    name: str
+    denoiser: Denoiser
+    pictures: Tensor
+    seconds: float
+
+
+def drawn(name: str, count: int = 32, steps: int = STEPS, seed: int = 0) -> Drawn:
+    """Draws `count` pictures with the shipped denoiser `name`, classes in turn, not chosen."""
+    d = checkpoints.pretrained(name, default_device())
+    label = None if d.num_classes is None else torch.arange(count) % d.num_classes
+    d.generate(1, steps=1)  # a first call is slow
+    started = time.perf_counter()
+    pictures = d.generate(count, method="dpmpp", steps=steps, label=label, seed=seed)
+    return Drawn(name, d, pictures, (time.perf_counter() - started) / count)
+
+
+def trained(d: Denoiser) -> str:
+    """How long a network was trained, and on what machine, as far as its record says."""
+    try:
+        record = load_record(d.meta["record"])
+        images, where = record["results"]["training"]["images"], place(record)
+    except (KeyError, NotRecorded, ValueError):
+        return "not recorded"
+    return f"{si(images)} images, {images / record['results']['data']['train']:.3g} epochs, on {where}"
+
+
+def gallery(out: str | Path, names: list[str] | None = None, count: int = 32, steps: int = STEPS) -> Path:
+    """Draws with every shipped denoiser, or with those of these `names`; writes a picture of each and `gallery.md` into
+    the folder `out`, and returns the latter's path. ValueError: no such network, or `out` takes no files."""
+    out = writable_folder(Path(out))
+    found = [drawn(name, count, steps) for name in names or checkpoints.pretrained_names()]
+    rows = []
+    for one in found:
+        plotting.save_png(out / f"{one.name}.png", plotting.grid_image(one.pictures, COLUMNS, scale=_scale(one)))
+        size = f"{si(count_parameters(one.denoiser.model))} parameters"
+        rows.append(f"| {one.name} | {one.denoiser.space.name} | {size} | {trained(one.denoiser)} | {_time(one)} |")
+    head = ["| network | space | size | trained | a picture, here |", "|---|---|---|---|---|"]
+    shown = [f"**{one.name}**\n\n![{count} pictures by {one.name}, not chosen]({one.name}.png)" for one in found]
+    how = f"DPM-Solver++ with {steps} steps, in {computed_in(default_device())}; classes in turn; nothing was chosen."
+    with written_whole(out / "gallery.md") as path:
+        path.write_text("\n".join([*head, *rows, "", how, "", "\n\n".join(shown), ""]), encoding="utf-8")
+    return out / "gallery.md"
+
+
+def _scale(one: Drawn) -> int:
+    return max(1, 96 // one.pictures.shape[-1])
+
+
+def _time(one: Drawn) -> str:
+    return seconds(one.seconds)
