@@ -24,7 +24,7 @@ from ..page.numbers import duration, number
 from .profiles import Profile
 from .records import code_state, figure, load_record, make_record, place, save_record
 from .stages import autoencoders, comparison, cost, denoisers, fine_structures, perception, quality, sampling, texture
-from .stages.base import Run, Stage, record_name
+from .stages.base import Run, Stage, record_name, went_on_from
 
 SMALL = 4 * 2**20  # bytes: larger weights stay out of the repository
 ALL_WEIGHTS = 24 * 2**20  # bytes of all the repository's weights together
@@ -130,6 +130,9 @@ def run_stages(
         elif done and (names is None or name not in names):
             say(f"{name}: among the stored records")
             continue
+        elif known is not None and names is not None and name not in names:
+            say(f"{name}: taken as far as it has come")
+            continue
         else:
             say(f"{name}: {stage.says}; about {duration(stage.expected(profile))}")
             try:
@@ -156,7 +159,7 @@ def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -
         record = make_record(
             run.name,
             "compare" if stage.name.startswith("compare") else "reference",
-            {"stage": stage.name, **results},
+            {"stage": stage.name, **results, **went_on_from(run)},
             command=sys.argv,
             seconds=max(time.perf_counter() - started, trained),
             data_source=(results.get("data") or {}).get("source"),
@@ -171,7 +174,8 @@ def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -
     run = Run(stage.name, profile, out, limit, default_device(), keep)
     for folder in (run.folder, run.picture.parent, run.weights().parent):
         writable_folder(folder)
-    torch.backends.cudnn.benchmark = run.device.type == "cuda"  # shapes stay the same for minutes
+    # where a process has the GPU for itself: chosen by timing beside others, kernels have once returned rubbish
+    torch.backends.cudnn.benchmark = run.device.type == "cuda" and not run.scale.long
     keep(stage.run(run))
 
 

@@ -31,6 +31,7 @@ from ..profiles import Profile, Scale
 from ..records import load_record
 
 SCHEDULE, PREDICTION = "cosine", "v"
+ORIGIN = "origin.json"  # in the folder of a run that began with published weights
 FEW = 128  # pictures to train on, for the claims about overfitting
 
 
@@ -223,6 +224,13 @@ def judged_at(
     return points
 
 
+def went_on_from(run: Run) -> dict:
+    """An entry `went_on_from` for the record of a run that began with published weights: how far they had come, where
+    and by which code; else nothing."""
+    path = run.folder / ORIGIN
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 def _points_so_far(run: Run, trainer: Trainer, kept: Path) -> list[dict]:
     """What was judged before a stop. Where a run of hours left no state, but a record and weights among the published
     ones, the trainer goes on from those: the averaged weights, and an optimizer that begins anew."""
@@ -231,9 +239,13 @@ def _points_so_far(run: Run, trainer: Trainer, kept: Path) -> list[dict]:
     weights, record = (place_of(kind, run.name) for kind in ("weights", "record"))
     if not (run.scale.long and trainer.progress.step == 0 and weights.is_file() and record.is_file()):
         return []
-    points = load_record(run.name)["results"]["points"]
+    known = load_record(run.name)
+    points = known["results"]["points"]
     model, _ = checkpoints.load_model(weights)
     last = points[-1]
+    before = {k: known[k] for k in ("commit", "date", "machine")} | {"images": last["images"]}
+    with written_whole(run.folder / ORIGIN) as path:
+        path.write_text(json.dumps({"went_on_from": before}))
     trainer.start_from(model.state_dict(), Progress(last["step"], last["images"], last["seconds"]))
     print(f"  goes on from the published weights, {last['images']} images", flush=True)
     return points

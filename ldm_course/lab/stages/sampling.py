@@ -7,14 +7,20 @@ import time
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from ... import checkpoints
 from ...data.loaders import load_data
+from ...denoiser import Denoiser
 from ...files import written_whole
 from ...measure import distances
 from .base import Run, Stage, labels_as_in, minutes, record_name, reference_for, save_grid
 
 STEPS = (5, 10, 20, 50, 100, 250, 1000)  # of the sampling tables
+METHODS = ("ddpm", "ddim", "dpmpp")
+# those of the source's table come first, since all of them take hours on two cores
+SOURCE = (("ddim", 50), ("ddim", 100), ("ddpm", 1000))
+ROWS = tuple(dict.fromkeys((*SOURCE, *((method, steps) for steps in STEPS for method in METHODS))))
 
 
 def sampling(run: Run, trained: str) -> dict:
@@ -23,47 +29,60 @@ def sampling(run: Run, trained: str) -> dict:
     d = checkpoints.load_denoiser(run.weights(trained), run.device)
     train = load_data(d.meta["data"], d.space.size, limit=run.scale.limit)
     reference = reference_for(run, train)
-    kept, rows, shown = run.folder / "rows.json", [], []
-    if kept.is_file():
-        rows = json.loads(kept.read_text())
+    kept = run.folder / "rows.json"
+    rows = json.loads(kept.read_text()) if kept.is_file() else []
     d.generate(min(run.at_once, p.eval_count), steps=1, batch_size=run.at_once)  # the first call is slow
     done = {(row["method"], row["steps"]) for row in rows}
-    for steps in STEPS:
-        count = p.eval_count if steps <= 100 else p.ddpm_count
-        for method in ("ddpm", "ddim", "dpmpp"):
-            if (method, steps) in done:
-                continue
-            label = labels_as_in(train.labels, d, count)
-            started = time.perf_counter()
-            made = d.generate(count, method=method, steps=steps, batch_size=run.at_once, label=label)
-            seconds = time.perf_counter() - started
-            quality = distances.evaluate(made, reference)
-            few = quality if count == p.ddpm_count else distances.evaluate(made[: p.ddpm_count], reference)
-            rows.append(
-                {
-                    "method": method,
-                    "steps": steps,
-                    "seconds_picture": seconds / count,
-                    "made": count,
-                    "quality": quality,
-                    "quality_few": few,  # of as many as the slowest sampler makes: only equal counts compare
-                }
-            )
-            print(
-                f"  {method}, {steps} steps: FD-E {quality['fd_e']:.0f}, {seconds / count:.3g} s a picture", flush=True
-            )
+
+    def results() -> dict:
+        return {
+            "finished": len(rows) == len(ROWS),
+            "trained": record_name(trained, p),
+            "space": d.space.name,
+            "data": {"name": train.name, "source": train.source, "size": train.size},
+            "batch": min(run.at_once, p.eval_count),
+            "rows": sorted(rows, key=lambda row: (row["steps"], METHODS.index(row["method"]))),
+            "rows_of_the_picture": [f"{m}, {s} steps" for m in METHODS for s in SHOWN],
+        }
+
+    save_grid(run, _pictures(d, train.labels))
+    for method, steps in ROWS:
+        if (method, steps) not in done:
+            rows.append(_row(run, d, train.labels, reference, method, steps))
             with written_whole(kept) as path:
                 path.write_text(json.dumps(rows))
-    for method in ("ddpm", "ddim", "dpmpp"):
-        shown += [d.generate(8, method=method, steps=s, label=labels_as_in(train.labels, d, 8)) for s in (5, 20, 100)]
-    save_grid(run, torch.cat(shown))
+            if run.scale.long:
+                run.keep(results())
+    return results()
+
+
+SHOWN = (5, 20, 100)  # steps of the stage's picture
+
+
+def _pictures(d: Denoiser, labels: Tensor | None) -> Tensor:
+    """Eight pictures by each method at each of SHOWN, from the same noise."""
+    some = labels_as_in(labels, d, 8)
+    return torch.cat([d.generate(8, method=method, steps=steps, label=some) for method in METHODS for steps in SHOWN])
+
+
+def _row(run: Run, d: Denoiser, labels: Tensor | None, reference: distances.Reference, method: str, steps: int) -> dict:
+    """One row of the table: the pictures' quality, and the seconds that one took."""
+    p = run.profile
+    count = p.eval_count if steps <= 100 else p.ddpm_count
+    some = labels_as_in(labels, d, count)
+    started = time.perf_counter()
+    made = d.generate(count, method=method, steps=steps, batch_size=run.at_once, label=some)
+    seconds = (time.perf_counter() - started) / count
+    quality = distances.evaluate(made, reference)
+    few = quality if count == p.ddpm_count else distances.evaluate(made[: p.ddpm_count], reference)
+    print(f"  {method}, {steps} steps: FD-E {quality['fd_e']:.0f}, {seconds:.3g} s a picture", flush=True)
     return {
-        "trained": record_name(trained, p),
-        "space": d.space.name,
-        "data": {"name": train.name, "source": train.source, "size": train.size},
-        "batch": min(run.at_once, p.eval_count),
-        "rows": rows,
-        "rows_of_the_picture": [f"{m}, {s} steps" for m in ("ddpm", "ddim", "dpmpp") for s in (5, 20, 100)],
+        "method": method,
+        "steps": steps,
+        "seconds_picture": seconds,
+        "made": count,
+        "quality": quality,
+        "quality_few": few,  # of as many as the slowest sampler makes: only equal counts compare
     }
 
 
