@@ -24,9 +24,9 @@ def store(tmp_path, monkeypatch):
     """Stores results as the record of a stage, in an empty house."""
     monkeypatch.setenv("LDM_HOME", str(tmp_path))
 
-    def keep(stage, results, config=None, source=None):
+    def keep(stage, results, config=None, source=None, kind="cpu"):
         made = {"command": "x", "seconds": 1, "config": config, "data_source": source}
-        save_record(make_record(f"{stage}-cpu", "reference", results, **made), tmp_path / "records")
+        save_record(make_record(f"{stage}-{kind}", "reference", results, **made), tmp_path / "records")
 
     return keep
 
@@ -397,6 +397,9 @@ def test_overfitting_is_compared_at_the_same_images(store):
     assert "latent +20.0%" in judged("C5.2").found
     store("few-cifar10-32-pixel", points({100: 0.0, 400: 0.01}))
     store("few-cifar10-32-latent", points({100: 0.0, 400: 0.01}))
+    assert judged("C5.2").verdict == NOT_HERE
+    store("few-cifar10-32-pixel", points({100: 0.0, 400: 0.5}), kind="reference")  # other pictures: no pair with that
+    assert judged("C5.2").sources == ("few-cifar10-32-pixel-cpu", "few-cifar10-32-latent-cpu")
     assert judged("C5.2").verdict == NOT_HERE
 
 

@@ -69,7 +69,7 @@ def _slows(slow_down: float, error: float) -> str:
     "texture against faint content beyond the grid; what latents hold of every factor; what is lost, in grey levels",
 )
 def _irrelevant(seen: Evidence) -> Finding:
-    emoji, r = seen.results("perception-emoji-64"), seen.results("perception-scenes-32")
+    emoji, r = seen.together("perception-emoji-64", "perception-scenes-32")
     gone, drawings, scenes = lost_factors(r["probes"]), emoji["lost"], r["lost"]
     ratio, error = r["texture_to_movement"], r["texture_to_movement_error"]
     tests = [ratio + margin(error) < rules.half, not gone, max(drawings, scenes) <= rules.visible]

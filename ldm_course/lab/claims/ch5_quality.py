@@ -14,6 +14,8 @@ from ..records import NotRecorded, only
 from .learnt import DENOISERS, SAMPLERS, SEEDS, SPACES, as_good, at_equal_counts, epochs_of, lacking, seeds_of
 from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, Evidence, Finding, claim, more, rules, worst
 
+FEW = tuple(f"few-cifar10-32-{space}" for space in SPACES)
+
 
 @claim(
     "C5.1",
@@ -61,7 +63,7 @@ def _prevents(seen: Evidence) -> Finding:
 def overfits(seen: Evidence) -> Finding:
     """Two parts, both at the same number of images seen: the gap, held-out over training loss less one, and, where it
     was recorded, the share of drawn pictures that are nearer to training pictures than to held-out ones."""
-    found = {space: seen.results(f"few-cifar10-32-{space}") for space in SPACES}
+    found = dict(zip(SPACES, seen.together(*FEW)))
     points = {space: r["points"] for space, r in found.items()}
     images = min(of[-1]["images"] for of in points.values())
 
