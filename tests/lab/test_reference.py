@@ -163,12 +163,11 @@ def test_each_autoencoder_has_one_loss_more_than_the_one_before(trained):
 
 def test_every_sampler_gets_every_number_of_steps(trained, monkeypatch):
     ran(trained, "denoiser-cifar10-32-latent")  # judged in earnest, before the judge is replaced
-    monkeypatch.setattr(sampling, "STEPS", (2, 3))
+    every = [(method, steps) for steps in (2, 3) for method in ("ddpm", "ddim", "dpmpp")]
+    monkeypatch.setattr(sampling, "ROWS", every[::-1])  # whatever comes first
     monkeypatch.setattr(distances, "evaluate", lambda made, reference: {"fd_e": float(len(made))})
     (found,) = ran(trained, "sampling-cifar10-32-latent")
-    assert [(r["method"], r["steps"]) for r in found["rows"]] == [
-        (method, steps) for steps in (2, 3) for method in ("ddpm", "ddim", "dpmpp")
-    ]
+    assert [(r["method"], r["steps"]) for r in found["rows"]] == every and found["finished"]
     assert {r["quality"]["fd_e"] for r in found["rows"]} == {SMOKE.eval_count}
     assert {r["quality_few"]["fd_e"] for r in found["rows"]} == {SMOKE.ddpm_count}  # one count for all rows
     assert found["trained"] == f"{LATENT}-smoke"
