@@ -510,6 +510,18 @@ def test_unequal_counts_judge_no_quality(store):
     assert judged("C5.4").verdict == NOT_HERE == judged("C2.4").verdict
 
 
+def test_a_table_of_samplers_that_is_not_finished_is_read_row_by_row(store):
+    trained(store)
+    for space in ("pixel", "latent"):
+        part = records.recorded(f"sampling-cifar10-32-{space}")["results"] | {"finished": False}
+        store(f"sampling-cifar10-32-{space}", part)
+    assert judged("C2.4").verdict == judged("C5.4").verdict == CONFIRMED  # their rows are there
+    for id in ("C6.1", "C6.2", "C8.2"):  # and the best of all may be to come
+        assert judged(id).verdict == NOT_YET and "rows have been judged yet" in judged(id).found
+    store("sampling-cifar10-32-latent", part | {"rows": [r for r in part["rows"] if r["steps"] != 50]})
+    assert judged("C5.4").verdict == NOT_YET and "DDIM with 50 steps" in judged("C5.4").found
+
+
 def sampler_rows(**kd):
     """Rows such as ddim_5=(KD-E, pictures), or ddim_5=KD-E of 1000; a step takes a millisecond."""
     rows = []
