@@ -238,6 +238,7 @@ def trained(
     latent_points=None,
     step=(613, 38),
     source="CIFAR-10",
+    seeds_on="cpu",
 ):
     """Stores what verdicts on quality are read from: KD-E 1 in pixels, `latent` in latents, at all numbers of steps."""
     names = {"source": source, "config": {"profile": PROFILES["cpu"]}}
@@ -256,7 +257,7 @@ def trained(
             whole = judgement(kd, error, slow if steps == 1000 else n)
             rows.append(row | {"quality": whole, "quality_few": judgement(kd, error, slow)})
         store(f"sampling-cifar10-32-{space}", {"rows": rows})
-    store("seeds-cifar10-32", {"images": 64, "data": {"train": 64}, "runs": calm_runs(seeds)})
+    store("seeds-cifar10-32", {"images": 64, "data": {"train": 64}, "runs": calm_runs(seeds)}, kind=seeds_on)
 
 
 def calm_runs(kd, images=64):
@@ -295,6 +296,11 @@ def test_less_work_at_the_same_quality_is_judged_by_both(store):
     for options in ({"epochs": 19.0}, {"n": 999}, {"seeds": (1.0, 1.0)}, {"error": 0.2}):
         trained(store, **options)
         assert judged("C5.4").verdict == NOT_HERE, options
+
+
+def test_the_scatter_of_seeds_may_come_from_another_machine(store):
+    trained(store, seeds_on="hours")
+    assert judged("C5.4").verdict == judged("C2.4").verdict == CONFIRMED
 
 
 def spent(store, first_images=0, encode=0.0, **rates):

@@ -17,6 +17,7 @@ from ldm_course.lab import records
 from ldm_course.lab.records import (
     data_note,
     figure,
+    if_recorded,
     list_records,
     load_record,
     make_record,
@@ -308,3 +309,13 @@ def test_what_was_recorded_on_a_large_gpu_goes_before_the_rest(tmp_path, monkeyp
     for profile in ("cpu", "reference", "smoke"):
         save_record(make_record(f"cost-{profile}", "reference", {}, command="x", seconds=1), tmp_path / "records")
         assert recorded("cost")["name"] == ("cost-cpu" if profile == "cpu" else "cost-reference")
+
+
+def test_a_page_goes_on_without_what_no_kind_of_machine_has_recorded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LDM_HOME", str(tmp_path))
+    for name in ("pixel-cpu", "latent-cpu", "pixel-reference"):
+        save_record(make_record(name, "reference", {}, command="x", seconds=1), tmp_path / "records")
+    assert [record["name"] for record in if_recorded("pixel", "latent")] == ["pixel-cpu", "latent-cpu"]
+    assert capsys.readouterr().out == ""
+    assert if_recorded("pixel", "cost") == [None, None]
+    assert capsys.readouterr().out.startswith("cost has not been recorded yet")
