@@ -278,6 +278,15 @@ def recorded_together(*stages: str) -> list[dict[str, Any]]:
     raise NotRecorded(f"{' and '.join(stages)} have not been recorded on one kind of machine yet")
 
 
+def if_recorded(*stages: str) -> list[dict[str, Any]] | list[None]:
+    """As `recorded_together`, for a page that goes on without them: prints what is missing, and gives None for each."""
+    try:
+        return recorded_together(*stages)
+    except NotRecorded as missing:
+        print(missing)
+        return [None] * len(stages)
+
+
 def list_records(kind: str | None = None, folder: str | os.PathLike | None = None) -> list[str]:
     """The names of the records in `folder` (by default the stored ones), in order; of one `kind` if given."""
     folder = home() / "records" if folder is None else Path(folder)

@@ -22,7 +22,7 @@ from ..device import default_device
 from ..files import PLACES, place_of, writable_folder, written_whole
 from ..page.numbers import duration, number
 from .profiles import Profile
-from .records import code_state, figure, is_finished, load_record, make_record, place, save_record, state
+from .records import KINDS, code_state, figure, is_finished, load_record, make_record, place, save_record, state
 from .stages import autoencoders, comparison, cost, denoisers, fine_structures, perception, quality, sampling, texture
 from .stages.base import Run, Stage, record_name, went_on_from
 
@@ -124,7 +124,7 @@ def run_stages(
         elif done and (names is None or name not in names):
             say(f"{name}: among the stored records")
             continue
-        elif known is not None and names is not None and name not in names:
+        elif names is not None and name not in names and (known is not None or _of_a_larger_machine(name)):
             say(f"{name}: taken as far as it has come")
             continue
         else:
@@ -141,6 +141,11 @@ def run_stages(
         if publish:
             _publish(stage, profile, out, say)
     return failed
+
+
+def _of_a_larger_machine(name: str) -> bool:
+    """Whether the repository has the weights of that stage by some profile (`Run.weights`)."""
+    return any(place_of("weights", f"{name}-{kind}").is_file() for kind in KINDS)
 
 
 def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -> None:

@@ -238,6 +238,7 @@ def trained(
     latent_points=None,
     step=(613, 38),
     source="CIFAR-10",
+    seeds_on="cpu",
 ):
     """Stores what verdicts on quality are read from: KD-E 1 in pixels, `latent` in latents, at all numbers of steps."""
     names = {"source": source, "config": {"profile": PROFILES["cpu"]}}
@@ -256,7 +257,7 @@ def trained(
             whole = judgement(kd, error, slow if steps == 1000 else n)
             rows.append(row | {"quality": whole, "quality_few": judgement(kd, error, slow)})
         store(f"sampling-cifar10-32-{space}", {"rows": rows})
-    store("seeds-cifar10-32", {"images": 64, "data": {"train": 64}, "runs": calm_runs(seeds)})
+    store("seeds-cifar10-32", {"images": 64, "data": {"train": 64}, "runs": calm_runs(seeds)}, kind=seeds_on)
 
 
 def calm_runs(kd, images=64):
@@ -295,6 +296,11 @@ def test_less_work_at_the_same_quality_is_judged_by_both(store):
     for options in ({"epochs": 19.0}, {"n": 999}, {"seeds": (1.0, 1.0)}, {"error": 0.2}):
         trained(store, **options)
         assert judged("C5.4").verdict == NOT_HERE, options
+
+
+def test_the_scatter_of_seeds_may_come_from_another_machine(store):
+    trained(store, seeds_on="hours")
+    assert judged("C5.4").verdict == judged("C2.4").verdict == CONFIRMED
 
 
 def spent(store, first_images=0, encode=0.0, **rates):
@@ -508,6 +514,18 @@ def test_unequal_counts_judge_no_quality(store):
         row["quality"]["n_generated"], row["quality_few"] = 900, None
     store("sampling-cifar10-32-latent", unequal)
     assert judged("C5.4").verdict == NOT_HERE == judged("C2.4").verdict
+
+
+def test_a_table_of_samplers_that_is_not_finished_is_read_row_by_row(store):
+    trained(store)
+    for space in ("pixel", "latent"):
+        part = records.recorded(f"sampling-cifar10-32-{space}")["results"] | {"finished": False}
+        store(f"sampling-cifar10-32-{space}", part)
+    assert judged("C2.4").verdict == judged("C5.4").verdict == CONFIRMED  # their rows are there
+    for id in ("C6.1", "C6.2", "C8.2"):  # and the best of all may be to come
+        assert judged(id).verdict == NOT_YET and "rows have been judged yet" in judged(id).found
+    store("sampling-cifar10-32-latent", part | {"rows": [r for r in part["rows"] if r["steps"] != 50]})
+    assert judged("C5.4").verdict == NOT_YET and "DDIM with 50 steps" in judged("C5.4").found
 
 
 def sampler_rows(**kd):

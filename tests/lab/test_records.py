@@ -18,6 +18,7 @@ from ldm_course.lab.records import (
     by_kind,
     data_note,
     figure,
+    if_recorded,
     list_records,
     load_record,
     make_record,
@@ -332,3 +333,13 @@ def test_records_of_one_origin_are_stamped_once():
     took = f", in {duration(one['seconds'])}"
     assert stamps([one, two, one]) == f"a, b: {stamp(one).replace(took, '')}"
     assert stamps([one, other]) == f"{stamps([one])}; c: {stamp(other).replace(took, '')}" and stamps([]) == ""
+
+
+def test_a_page_goes_on_without_what_no_kind_of_machine_has_recorded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LDM_HOME", str(tmp_path))
+    for name in ("pixel-cpu", "latent-cpu", "pixel-reference"):
+        save_record(make_record(name, "reference", {}, command="x", seconds=1), tmp_path / "records")
+    assert [record["name"] for record in if_recorded("pixel", "latent")] == ["pixel-cpu", "latent-cpu"]
+    assert capsys.readouterr().out == ""
+    assert if_recorded("pixel", "cost") == [None, None]
+    assert capsys.readouterr().out.startswith("cost has not been recorded yet")

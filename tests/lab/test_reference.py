@@ -157,14 +157,25 @@ def test_each_autoencoder_has_one_loss_more_than_the_one_before(trained):
     assert found["rows_of_the_picture"] == ["held-out pictures", "l1", "perceptual", "adversarial"]
 
 
+def test_one_network_draws_again_and_again_and_the_scatter_is_held_against_the_errors(tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "REDRAWS", 3)
+    found = ran(tmp_path, "denoiser-cifar10-32-latent", "redraws-cifar10-32-latent")[1]
+    kd = [q["kd_e"] for q in found["draws"]]
+    assert len(set(kd)) == 3
+    stated = math.sqrt(sum(q["kd_e_error"] ** 2 for q in found["draws"]) / 3)
+    assert found["over_stated"]["kd_e"] == pytest.approx(np.std(kd, ddof=1) / stated)
+    assert found["expected_error"] == pytest.approx(0.5)
+
+
 def test_every_sampler_gets_every_number_of_steps(trained, monkeypatch):
     ran(trained, "denoiser-cifar10-32-latent")  # judged in earnest, before the judge is replaced
-    monkeypatch.setattr(sampling, "STEPS", (2, 3))
+    assert set(sampling.ROWS) == {(method, steps) for method in sampling.METHODS for steps in sampling.STEPS}
+    assert sampling.ROWS[:3] == sampling.SOURCE and len(sampling.ROWS) == len(set(sampling.ROWS))
+    every = [(method, steps) for steps in (2, 3) for method in ("ddpm", "ddim", "dpmpp")]
+    monkeypatch.setattr(sampling, "ROWS", every[::-1])  # whatever comes first
     monkeypatch.setattr(distances, "evaluate", lambda made, reference: {"fd_e": float(len(made))})
     (found,) = ran(trained, "sampling-cifar10-32-latent")
-    assert [(r["method"], r["steps"]) for r in found["rows"]] == [
-        (method, steps) for steps in (2, 3) for method in ("ddpm", "ddim", "dpmpp")
-    ]
+    assert [(r["method"], r["steps"]) for r in found["rows"]] == every and found["finished"]
     assert {r["quality"]["fd_e"] for r in found["rows"]} == {SMOKE.eval_count}
     assert {r["quality_few"]["fd_e"] for r in found["rows"]} == {SMOKE.ddpm_count}  # one count for all rows
     assert found["trained"] == f"{LATENT}-smoke"

@@ -10,8 +10,8 @@ from operator import itemgetter
 from ...measure import stability
 from ...measure.complexity import autoencoder_flops
 from ...measure.cost_model import networks
-from ..records import NotRecorded, only
-from .learnt import DENOISERS, SAMPLERS, SEEDS, SPACES, as_good, at_equal_counts, epochs_of, lacking, seeds_of
+from ..records import NotRecorded
+from .learnt import DENOISERS, SAMPLERS, SEEDS, SPACES, as_good, at_equal_counts, epochs_of, lacking, row_of, seeds_of
 from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, Evidence, Finding, claim, more, rules, worst
 
 FEW = tuple(f"few-cifar10-32-{space}" for space in SPACES)
@@ -77,7 +77,7 @@ def overfits(seen: Evidence) -> Finding:
         words.append(copies_fewer(shares, errors))
         shown.append(f"nearer to training pictures{_by_space(shares, '.0%')}, ± {max(errors.values()):.0%}")
     word = worst(*words)
-    holds = {CONFIRMED: "", NOT_HERE: "After so few images the two cannot be told apart."}
+    holds = {CONFIRMED: "", NOT_HERE: "These trainings do not tell the two apart."}
     return Finding(
         word,
         f"{found['pixel']['data']['train']:,} pictures, after {images:,} images: {'; '.join(shown)}",
@@ -164,10 +164,10 @@ def calmer_in_all(tests: list[bool | None]) -> str:
 
 @claim("C5.4", "With fewer steps and less computation the latent's quality is comparable or better.", "KD-E and FLOPs")
 def _cheaper(seen: Evidence) -> Finding:
-    found = seen.records(*DENOISERS, *SAMPLERS, SEEDS)
-    *denoisers, pixel, latent, seeds = (record["results"] for record in found)
-    before, after = (only(t["rows"], method="ddim", steps=s) for t, s in ((pixel, 100), (latent, 50)))
-    pair, known = at_equal_counts(before, after), seeds_of(seeds)
+    found = seen.records(*DENOISERS, *SAMPLERS)
+    *denoisers, pixel, latent = (record["results"] for record in found)
+    pair = at_equal_counts(row_of(pixel, "ddim", 100), row_of(latent, "ddim", 50))
+    known = seeds_of(seen.results(SEEDS))
     if pair is None:
         return Finding(NOT_HERE, "the two were judged by different numbers of pictures")
     decode = decode_flops(found[1])

@@ -11,7 +11,7 @@ from ...diffusion.samplers import sample, x0_predictor
 from ...diffusion.schedules import make_schedule
 from ...measure.cost_model import BUILT
 from ...page.numbers import plus_minus
-from .learnt import DENOISERS, SAMPLERS, epochs_of, lacking
+from .learnt import DENOISERS, SAMPLERS, all_rows, epochs_of, lacking
 from .rates import measured_as, picture_seconds
 from .verdicts import (
     CONFIRMED,
@@ -93,10 +93,11 @@ def at_one_count(seen: Evidence) -> tuple[dict[tuple[str, int], dict], str]:
     """The rows of the pixel network's sampling stage by (method, steps), all judged on as many pictures as DDPM's
     longest is, and what is missing for a verdict; a row that was not judged at that count is left out."""
     denoiser, sampling = seen.together(DENOISERS[0], SAMPLERS[0])
-    last = max((r for r in sampling["rows"] if r["method"] == "ddpm"), key=lambda r: r["steps"])
+    rows = all_rows(sampling)
+    last = max((r for r in rows if r["method"] == "ddpm"), key=lambda r: r["steps"])
     count = last["quality"]["n_generated"]
     found = {}
-    for r in sampling["rows"]:
+    for r in rows:
         for quality in (r["quality"], r.get("quality_few")):
             if quality and quality["n_generated"] == count:
                 found[r["method"], r["steps"]] = r | {"quality": quality}

@@ -6,7 +6,7 @@ from ...config import AutoencoderConfig
 from ...measure.complexity import unet_flops
 from ...measure.cost_model import BUILT_UP_TO, networks_at
 from .ch6_three_stages import cannot_tell, enough_steps, fewest
-from .learnt import DENOISERS, SAMPLERS, epochs_of, lacking
+from .learnt import DENOISERS, SAMPLERS, all_rows, epochs_of, lacking
 from .verdicts import CONFIRMED, FIRST, NOT_HERE, PIXEL, REFUTED, Evidence, Finding, claim, verdict
 
 
@@ -19,7 +19,7 @@ def _eightfold(seen: Evidence) -> Finding:
 @claim("C8.2", "20 to 50 DDIM steps are enough.", "KD-E by steps, in latents")
 def _enough(seen: Evidence) -> Finding:
     denoiser, sampling = seen.together(DENOISERS[1], SAMPLERS[1])
-    rows = {(r["method"], r["steps"]): r for r in sampling["rows"] if r["steps"] <= 100}
+    rows = {(r["method"], r["steps"]): r for r in all_rows(sampling) if r["steps"] <= 100}
     missing = lacking(epochs_of(denoiser), [(100, rows["ddim", 100]["quality"]["n_generated"])])
     if missing:
         return Finding(NOT_HERE, missing)

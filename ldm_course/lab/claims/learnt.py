@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...measure import stability
+from ..records import NotRecorded
 from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, gain, rules
 
 SPACES = ("pixel", "latent")
@@ -79,6 +80,21 @@ def as_good(before: dict, after: dict, seeds: float = 0.0) -> str:
         return CONFIRMED if change > 0 else REFINED if -change <= near else REFUTED
     visible = gain(before, {**after, "kd_e": before["kd_e"] + near}, seeds)
     return NOT_HERE if visible is None else CONFIRMED
+
+
+def all_rows(sampling: dict) -> list[dict]:
+    """The rows of results of a sampling stage. NotRecorded: it is not at its end, and what is to come may decide."""
+    if not sampling.get("finished", True):
+        raise NotRecorded(f"of the samplers only {len(sampling['rows'])} rows have been judged yet")
+    return sampling["rows"]
+
+
+def row_of(sampling: dict, method: str, steps: int) -> dict:
+    """One row of results of a sampling stage. NotRecorded: it is still to come."""
+    row = next((r for r in sampling["rows"] if (r["method"], r["steps"]) == (method, steps)), None)
+    if row is None:
+        raise NotRecorded(f"{method.upper()} with {steps} steps has not been judged yet")
+    return row
 
 
 def at_equal_counts(one: dict, other: dict) -> tuple[dict, dict] | None:

@@ -28,7 +28,7 @@ from ...measure.timing import Timing, machine_rates, time_call
 from ...page import plotting
 from ...training.trainer import Progress, Trainer
 from ..profiles import Profile, Scale
-from ..records import load_record
+from ..records import KINDS, load_record
 
 SCHEDULE, PREDICTION = "cosine", "v"
 ORIGIN = "origin.json"  # in the folder of a run that began with published weights
@@ -71,20 +71,28 @@ class Run:
         return place_of("picture", self.name, self.out)
 
     def weights(self, stage: str | None = None) -> Path:
-        """Where this stage's weights go, or where those of another one are; ValueError if they are not there."""
-        name = record_name(stage or self.stage, self.profile)
-        here, stored = place_of("weights", name, self.out), place_of("weights", name)
+        """Where this stage's weights go, or where those of another one are: of this run, stored, or of a larger
+        machine, which trains the same networks for longer. ValueError if they are nowhere."""
+        here = place_of("weights", record_name(stage or self.stage, self.profile), self.out)
         if stage is None or here.is_file():
             return here
-        if stored.is_file():
-            return stored
+        for name in self._names(stage):
+            if (stored := place_of("weights", name)).is_file():
+                return stored
         raise ValueError(f"{self.stage} needs the weights of {stage}; run: ldm-course reference --stage {stage}")
 
     def record_of(self, stage: str) -> dict:
-        """Another stage's record: from this run, or, where only its weights were copied here, the stored one."""
-        name = record_name(stage, self.profile)
-        here = place_of("record", name, self.out)
-        return load_record(name, here.parent if here.is_file() else None)
+        """Another stage's record: from this run, or, where only its weights are known here, the stored one."""
+        here = place_of("record", record_name(stage, self.profile), self.out)
+        if here.is_file():
+            return load_record(here.stem, here.parent)
+        stored = (name for name in self._names(stage) if place_of("record", name).is_file())
+        return load_record(next(stored, here.stem))
+
+    def _names(self, stage: str) -> list[str]:
+        """What a stage's record and weights may be called: in this profile, or in that of a larger machine."""
+        kinds = dict.fromkeys((self.profile.name, *KINDS))
+        return [f"{stage}-{kind}" for kind in kinds]
 
     def train_config(self, **options) -> TrainConfig:
         p = self.profile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from torch import Tensor
 from ...config import AutoencoderConfig, UNetConfig
 from ...data.pictures import Pictures
 from ...device import computed_in
+from ...files import written_whole
 from ...measure.complexity import autoencoder_flops, count_parameters, latent_shape, unet_flops
 from ...measure.cost_model import BUILT, BUILT_UP_TO, STANDARD, networks_at
 from ...measure.timing import Timing, activation_memory, time_call, training_step
@@ -33,13 +35,14 @@ def cost(run: Run) -> dict:
     power of two, at most 1024), in the row's `precision`. Peak memory is what a GPU reports; on a CPU, for training, it
     is worked out from what the backward pass keeps. What would take too long is left out, and says so.
     """
-    rows = []
+    kept, rows = run.folder / "rows.json", []
+    known = json.loads(kept.read_text()) if kept.is_file() else []  # of a run that was stopped
     for side in run.scale.sides:
         for f in (1, 2, 4, 8):
-            for row in _rows(run, side, f):
-                rows.append(row)
-                what = "pixels" if f == 1 else f"f = {f}"
-                print(f"  {side} a side, {what}, {row['network']} network: {_brief(row)}", flush=True)
+            before = [row for row in known if (row["side"], row["f"]) == (side, f)]
+            rows += before or _said(_rows(run, side, f))
+            with written_whole(kept) as path:
+                path.write_text(json.dumps(rows))
     free = torch.cuda.mem_get_info(run.device)[0] if run.device.type == "cuda" else None
     rates = matrix_rates(run.device)
     return {"precision": computed_in(run.device), "rows": rows, "matmul_flop_per_s": rates, "gpu_bytes_free": free}
@@ -67,6 +70,13 @@ def _rows(run: Run, side: int, f: int) -> list[dict]:
         if f > 1:
             row["decode"] = _cost_of_decoding(run, first, side)
         rows.append(row)
+    return rows
+
+
+def _said(rows: list[dict]) -> list[dict]:
+    for row in rows:
+        what = "pixels" if row["f"] == 1 else f"f = {row['f']}"
+        print(f"  {row['side']} a side, {what}, {row['network']} network: {_brief(row)}", flush=True)
     return rows
 
 

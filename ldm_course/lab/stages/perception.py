@@ -90,7 +90,7 @@ STAGES = (
         "perception-emoji-64",
         "what the pixel denoiser of drawings spends on invisible detail",
         partial(stage_of_drawings, size=64),
-        minutes(0.5),
+        minutes(0.5, 4, hours=4),
         needs=(_pixel_denoiser(64), FIRST_STAGE.name),
         shows={"bits on the invisible": "finer_than_visible.bits", "loss": "finer_than_visible.training loss"},
     ),

@@ -1,10 +1,12 @@
-"""Stages: every sampler at every number of steps (chapter 6)."""
+"""Stages: every sampler at every number of steps (chapter 6), and the same sampler again and again (chapter 5)."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from functools import partial
+from statistics import fmean, stdev
 
 import torch
 from torch import Tensor
@@ -86,6 +88,40 @@ def _row(run: Run, d: Denoiser, labels: Tensor | None, reference: distances.Refe
     }
 
 
+REDRAWS = 20
+
+
+def redraws(run: Run, trained: str) -> dict:
+    """The same network draws REDRAWS times from new noise: do its distances scatter as much as their errors say?
+
+    `over_stated`: the standard deviation over the draws, by the root mean square of the stated errors; with that many
+    draws it is known to about 1 / √(2 (REDRAWS - 1)) of itself.
+    """
+    p = run.profile
+    d = checkpoints.load_denoiser(run.weights(trained), run.device)
+    train = load_data(d.meta["data"], d.space.size, limit=run.scale.limit)
+    reference, kept = reference_for(run, train), run.folder / "draws.json"
+    draws = json.loads(kept.read_text()) if kept.is_file() else []
+    for seed in range(len(draws), REDRAWS):
+        label = labels_as_in(train.labels, d, p.eval_count, seed)
+        options = {"method": "dpmpp", "steps": 20, "label": label, "seed": seed, "batch_size": run.at_once}
+        draws.append(distances.evaluate(d.generate(p.eval_count, **options), reference))
+        with written_whole(kept) as path:
+            path.write_text(json.dumps(draws))
+    return {
+        "trained": record_name(trained, p),
+        "data": {"name": train.name, "source": train.source, "size": train.size},
+        "sampler": "dpmpp, 20 steps",
+        "draws": draws,
+        "over_stated": {name: _over_stated(draws, name) for name in ("kd_e", "fd_e")},
+        "expected_error": 1 / math.sqrt(2 * (REDRAWS - 1)),
+    }
+
+
+def _over_stated(draws: list[dict], name: str) -> float:
+    return stdev(q[name] for q in draws) / math.sqrt(fmean(q[f"{name}_error"] ** 2 for q in draws))
+
+
 def _stage(space: str, cpu: float) -> Stage:
     trained = f"denoiser-cifar10-32-{space}"
     return Stage(
@@ -98,4 +134,16 @@ def _stage(space: str, cpu: float) -> Stage:
     )
 
 
-STAGES = (_stage("pixel", 7), _stage("latent", 2))
+_REDRAWN = "denoiser-cifar10-32-latent"
+STAGES = (
+    _stage("pixel", 7),
+    _stage("latent", 2),
+    Stage(
+        "redraws-cifar10-32-latent",
+        f"the same network draws {REDRAWS} times, to test the errors of the distances",
+        partial(redraws, trained=_REDRAWN),
+        minutes(0.5, 3, hours=10),
+        needs=(_REDRAWN,),
+        shows={"scatter of KD-E over its stated error": "over_stated.kd_e", "of FD-E": "over_stated.fd_e"},
+    ),
+)
