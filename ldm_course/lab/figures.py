@@ -6,6 +6,8 @@ alike. A figure takes records by the label that they are to have.
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -13,16 +15,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from ..files import place_of
 from ..measure import cost_model, stability, structures
 from ..page import plotting
 from ..page.numbers import NONE, duration, si, times
-from .claims.rates import picture_seconds, rates
+from .claims import lead
+from .claims.learnt import Budget
+from .claims.rates import Rates, picture_seconds, rates
 from .claims.verdicts import gain
-from .report import quality
 
 Record = Mapping[str, object]
 MARKERS = {"ddpm": "o", "ddim": "s", "dpmpp": "^"}
@@ -36,51 +39,76 @@ def _colour(label: str) -> str:
     return plotting.PIXEL if label.startswith("pixel") else plotting.LATENT
 
 
-def _line(label: str) -> str:
-    return "--" if "wide" in label else "-"
-
-
-def _drawn(columns: int, **size) -> tuple[Figure, list[plt.Axes]]:
+def _drawn(columns: int, rows: int = 1, **size) -> tuple[Figure, list[plt.Axes]]:
     with plt.rc_context(plotting.STYLE):
-        figure, axes = plt.subplots(1, columns, **({"figsize": (3.1 * columns, 3.2)} | size))
+        size = {"figsize": (3.1 * columns, 3.2 * rows)} | size
+        figure, axes = plt.subplots(rows, columns, squeeze=False, **size)
     plt.close(figure)
-    return figure, list(axes) if columns > 1 else [axes]
+    return figure, list(axes.flat)
 
 
-def progress(runs: Mapping[str, Record]) -> Figure:
-    """FD-E of denoisers on their way, against images seen, FLOPs and seconds; the autoencoder's part dotted."""
-    figure, panels = _drawn(3, sharey=True)
-    for axes, (key, words) in zip(
-        panels, {"images": "images seen", "flops": "FLOPs of training", "seconds": "seconds of training"}.items()
-    ):
-        for label, record in runs.items():
-            points, first = record["results"]["points"], record["results"]["first_stage"]
-            fd = [p["quality"]["fd_e"] for p in points]
-            line = {"color": _colour(label), "ms": 3, "lw": 1.4}
-            axes.plot([p[key] for p in points], fd, "o" + _line(label), label=label, **line)
-            extra = {"flops": "training_flops", "seconds": "training_seconds"}.get(key)
-            if first and extra:
-                paid = first[extra] + (first["encode_seconds"] if key == "seconds" else 0)
-                axes.plot([p[key] + paid for p in points], fd, ":", color=_colour(label), lw=1.2)
-            axes.axhline(points[-1]["quality"]["fd_e_floor"], color=plotting.CLAIMED, lw=0.8)
-        axes.set(xscale="log", xlabel=words)
+def progress(
+    runs: Mapping[str, Record], first: Record | None = None, speeds: Mapping[str, Rates] | None = None
+) -> Figure:
+    """KD-E of a pixel and a latent denoiser on their way, with twice its standard error: against images seen, FLOPs,
+    and seconds by the rates of each machine in `speeds`.
+
+    Dotted: with the first stage's part, in seconds only where `first`, the record of its stage, is given; dashed: what
+    that loses of photographs, KD-E of its reconstructions. A line marks where pixels take the lead for good, without
+    the first stage's part; shaded around it, where the two are not told apart (`lead.crossing`).
+    """
+    spaces = {space: record["results"] for space, record in runs.items()}
+    own, paid = first and first["results"], spaces.get("latent", {}).get("first_stage")
+    panels = {"images seen": (lead.IMAGES, None), "FLOPs of training": (lead.flops(), paid and lead.flops(paid))}
+    for where, of in (speeds or {}).items():
+        panels[f"seconds of training,\n{where}"] = (lead.seconds(of), own and lead.seconds(of, own))
+    columns = 2 if len(panels) % 2 == 0 else 3
+    figure, places = _drawn(columns, -(-len(panels) // columns), sharey=True)
+    for axes, (words, (alone, included)) in zip(places, panels.items()):
+        _curves(axes, spaces, alone, included)
+        if own:
+            lost = own["variants"]["perceptual"]["reconstruction"]["kd_e"]
+            axes.axhline(lost, color=plotting.LATENT, ls="--", lw=0.9, label="photographs, decoded")
+        axes.set(xscale="log", yscale="log", xlabel=words)
         axes.xaxis.set_minor_formatter(NullFormatter())  # less than two decades would label every tick
-    panels[0].set_ylabel("FD-E, lower is better")
-    panels[0].set_ylim(0, None)
-    panels[0].legend(fontsize=8)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    _epochs(places[0], next(iter(spaces.values()))["data"]["train"])
+    for axes in places[::columns]:
+        axes.set_ylabel("KD-E, lower is better")
+    places[1].legend(fontsize=7, loc="lower left")
     return figure
 
 
-def losses(runs: Mapping[str, Record]) -> Figure:
-    """Training losses against images seen."""
-    figure, (axes,) = _drawn(1, figsize=(7, 3))
-    for label, record in runs.items():
-        history = record["results"]["history"]
-        line = {"color": _colour(label), "lw": 1.2, "ls": _line(label)}
-        axes.plot([h["images"] for h in history], [h["loss"] for h in history], label=label, **line)
-    axes.set(xscale="log", xlabel="images seen", ylabel="mean squared error of v")
-    axes.legend()
-    return figure
+def _curves(axes: plt.Axes, spaces: Mapping[str, Record], alone: Budget, included: Budget | None) -> None:
+    """One panel of `progress`."""
+    for space, r in spaces.items():
+        points, line = r["points"], {"color": _colour(space), "lw": 1.4}
+        y = [p["quality"]["kd_e"] for p in points]
+        bars = [2 * (p["quality"].get("kd_e_error") or 0) for p in points]
+        marker = "o" if space == "pixel" else "s"
+        x = [getattr(alone, space)(p) for p in points]
+        axes.errorbar(x, y, bars, marker=marker, ms=3, capsize=2, label=space, **line)
+        if included and space == "latent":
+            axes.plot([included.latent(p) for p in points], y, ":", label="latent, with its first stage", **line)
+    if len(spaces) == 2:
+        ends = lead.crossing(lead.leads(alone, spaces["pixel"]["points"], spaces["latent"]["points"]))
+        if ends:
+            axes.axvline(ends.at, color=plotting.NEUTRAL, lw=0.8)
+            if ends.low is not None:
+                axes.axvspan(ends.low, min(ends.high, axes.get_xlim()[1]), color=plotting.NEUTRAL, alpha=0.12, lw=0)
+
+
+def _epochs(axes: plt.Axes, train: int) -> None:
+    """A second axis above one of images seen, for a training set of so many."""
+    above = axes.secondary_xaxis("top", functions=(lambda n: n / train, lambda epochs: epochs * train))
+    above.set_xlabel("epochs")
+    for formatter in (above.xaxis.set_major_formatter, above.xaxis.set_minor_formatter):
+        formatter(NullFormatter())
+    above.xaxis.set_major_formatter(FuncFormatter(lambda epochs, _: f"{epochs:g}"))
 
 
 def ratios(
@@ -89,21 +117,21 @@ def ratios(
     cost: Record | None,
     compare: Record | None,
     speed: Record | None = None,
+    first: Record | None = None,
 ) -> list[tuple[str, float | None, float | None, float | None]]:
     """Rows (what, claimed, published, recorded) of pixel over latent, from a pair of denoisers, the cost stage, the
-    comparison and the stage `training-speed`, whose rates stand before those of the pair, which may have shared the
-    machine; None where nothing is claimed or published, or a record is missing."""
+    comparison, the stage `training-speed`, and the first stage's; None where nothing is claimed or published, or a
+    record is missing.
+
+    Seconds of training are images times the rates of `training-speed`, since trainings may share their machine.
+    """
     found = dict.fromkeys(("epoch", "epoch, autoencoder included", "step", "memory", "batch"))
-    if pixel and latent:
-        p, z = (r["results"]["training"] for r in (pixel, latent))
-        first, images = latent["results"]["first_stage"], p["images"]
-        each = [1 / t["images_per_s"] for t in (p, z)]
-        if speed and "as_trained" in speed["results"]:
-            alone = rates(speed["results"])
-            each = [alone.pixel, alone.latent]
-        found["epoch"] = each[0] / each[1]
-        paid = first["training_seconds"] + first["encode_seconds"]
-        found["epoch, autoencoder included"] = images * each[0] / (images * each[1] + paid)
+    if speed and "as_trained" in speed["results"]:
+        alone = rates(speed["results"])
+        found["epoch"] = alone.pixel / alone.latent
+        if pixel and latent and first:
+            spent, last = lead.seconds(alone, first["results"]), {"images": pixel["results"]["training"]["images"]}
+            found["epoch, autoencoder included"] = spent.pixel(last) / spent.latent(last)
     rows = cost_model.rows(cost["results"]) if cost else {}
     large = (cost_model.rows(cost["results"], cost_model.BUILT) if cost else {}) or rows
     network = "" if large is rows else f", networks {cost_model.BUILT}"
@@ -225,26 +253,30 @@ def speed_rows(record: Record) -> list[list[str]]:
     ]
 
 
-def samplers(runs: Mapping[str, Record]) -> Figure:
-    """FD-E of every sampler against its steps and against seconds a picture; marks of fewer pictures are open."""
-    figure, panels = _drawn(2, figsize=(7.6, 3.4), sharey=True)
+def samplers(runs: Mapping[str, Record], cost: Record | None = None) -> Figure:
+    """KD-E of every sampler, with twice its standard error, against its steps, and against seconds a picture by the
+    stage `cost`, decoder included: at equal steps all samplers of a space take the same."""
+    figure, panels = _drawn(2 if cost else 1, figsize=(7.6, 3.4), sharey=True)
+    timed = cost_model.rows(cost["results"]) if cost else {}
     for space, record in runs.items():
-        rows = record["results"]["rows"]
-        most = max(row["made"] for row in rows)
+        at = timed.get((32, 1 if space == "pixel" else 4))
         for method, marker in MARKERS.items():
-            mine = [row for row in rows if row["method"] == method]
-            for axes, key in zip(panels, ("steps", "seconds_picture")):
-                full = [row for row in mine if row["made"] == most]
-                line = {"color": _colour(space), "lw": 1, "marker": marker, "ms": 4}
-                label = f"{space}, {method.upper().replace('DPMPP', 'DPM-Solver++')}"
-                axes.plot([r[key] for r in full], [r["quality"]["fd_e"] for r in full], label=label, **line)
-                few = [row for row in mine if row["made"] < most]
-                y = [r["quality"]["fd_e"] for r in few]
-                axes.plot([r[key] for r in few], y, marker, mfc="none", color=_colour(space), ms=5)
-    panels[0].set(xscale="log", xlabel="steps S", ylabel="FD-E, lower is better")
-    panels[1].set(xscale="log", xlabel="seconds a picture")
+            mine = [row for row in record["results"]["rows"] if row["method"] == method]
+            if not mine:
+                continue
+            y = [row["quality"]["kd_e"] for row in mine]
+            bars = [2 * (row["quality"].get("kd_e_error") or 0) for row in mine]
+            line = {"color": _colour(space), "lw": 1, "marker": marker, "ms": 4, "capsize": 2}
+            line["label"] = f"{space}, {method.upper().replace('DPMPP', 'DPM-Solver++')}"
+            panels[0].errorbar([row["steps"] for row in mine], y, bars, **line)
+            if at:
+                seconds = [picture_seconds(at, row["steps"]) or math.nan for row in mine]
+                panels[1].errorbar(seconds, y, bars, **line)
+    panels[0].set(xscale="log", xlabel="steps S", ylabel="KD-E, lower is better")
     panels[0].set_ylim(0, None)
-    panels[1].legend(fontsize=7)
+    if cost:
+        panels[1].set(xscale="log", xlabel="seconds a picture")
+    panels[-1].legend(fontsize=7)
     return figure
 
 
@@ -291,18 +323,6 @@ def sensitivity(moved: Mapping[tuple[str, float], Mapping[str, tuple[str, str]]]
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower right", title="the rule, multiplied by")
     return figure
-
-
-def autoencoder_rows(record: Record) -> list[list[str]]:
-    """A row for each loss: data, side, f, loss, PSNR, SSIM, FD-E (floor), images seen."""
-    r = record["results"]
-    rows = []
-    for loss, v in r["variants"].items():
-        numbers = [f"{v['psnr']:.2f}", NONE if v["ssim"] is None else f"{v['ssim']:.3f}"]
-        fd = quality(v["reconstruction"])[0]
-        of = f"{r['data']['name']}, {r['data']['train']}" if "few" in r["stage"] else r["data"]["name"]
-        rows.append([of, r["data"]["size"], r["f"], loss, *numbers, fd, f"{v['training_images']:,}"])
-    return rows
 
 
 def by_f(runs: Mapping[int, Record], published: Mapping[int, float] | None = None) -> Figure:
@@ -366,17 +386,27 @@ def stored_rows(record: Record) -> dict[str, torch.Tensor]:
     return {name: row.permute(0, 3, 1, 2).contiguous() for name, row in rows.items()}
 
 
-def end_row(label: str, record: Record) -> list[str]:
-    """A denoiser at its end: label, images, seconds, the autoencoder's seconds, images a second, FD-E, pictures."""
-    r = record["results"]
-    t, first, (fd, _, n) = r["training"], r["first_stage"], quality(r["points"][-1]["quality"])
-    paid = NONE if first is None else duration(first["training_seconds"] + first["encode_seconds"])
-    return [label, f"{t['images']:,}", duration(t["seconds"]), paid, f"{t['images_per_s']:.3g}", fd, n]
+def stored_picture(record: Record, rows: int | None = None, width: int = 784) -> plotting.Picture | None:
+    """The picture that a stage stored beside its record, 8 columns, as a JPEG of at most `width` pixels, which weighs a
+    third; of its rows only the first `rows`. None: the stage has stored none."""
+    path = place_of("picture", record["name"])
+    if not path.is_file():
+        return None
+    with Image.open(path) as image:
+        sheet = image.convert("RGB")
+    if rows:
+        sheet = sheet.crop((0, 0, sheet.width, min(sheet.height, rows * (sheet.width + 2) // 8 - 2)))
+    if sheet.width > width:
+        sheet = sheet.resize((width, round(sheet.height * width / sheet.width)), Image.Resampling.LANCZOS)
+    smaller = io.BytesIO()
+    sheet.save(smaller, "JPEG", quality=88, subsampling=0)
+    return plotting.Picture(smaller.getvalue(), width, f"Pictures of the stage {record['results']['stage']}")
 
 
 def overfitting(runs: Mapping[str, Record]) -> Figure:
     """Held-out over training loss; and the share of drawn pictures that are nearer to a training picture than to any of
-    as many held-out ones, with its standard error, or in older records the two distances' ratio."""
+    as many held-out ones, or in older records the two distances' ratio. Shaded: a half, with twice the standard error
+    that it would have if nothing were copied."""
     figure, (left, right) = _drawn(2, figsize=(7.6, 3.2))
     counted = all("copied" in p for record in runs.values() for p in record["results"]["points"])
     for label, record in runs.items():
@@ -385,8 +415,10 @@ def overfitting(runs: Mapping[str, Record]) -> Figure:
         line = {"color": _colour(label), "marker": "o", "ms": 3, "lw": 1.4, "label": label}
         left.plot(epochs, [p["loss_test"] / p["loss_train"] for p in points], **line)
         if counted:
-            errors = [p["copied_error"] for p in points]
-            right.errorbar(epochs, [p["copied"] for p in points], errors, capsize=2, **line)
+            right.plot(epochs, [p["copied"] for p in points], **line)
+            chance = [[0.5 + k * p["copied_error"] for p in points] for k in (-2, 2)]
+            right.fill_between(epochs, *chance, color=_colour(label), alpha=0.12, lw=0)
+            right.set_ylim(-0.02, 1.02)
         else:
             right.plot(epochs, [p["nearest_train"] / p["nearest_test"] for p in points], **line)
     near = "nearer to a training picture, share" if counted else "nearest picture: training / held-out"

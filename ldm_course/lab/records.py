@@ -17,7 +17,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -294,6 +294,33 @@ def list_records(kind: str | None = None, folder: str | os.PathLike | None = Non
     return names if kind is None else [name for name in names if load_record(name, folder)["kind"] == kind]
 
 
+def by_kind(stage: str) -> dict[str, dict[str, Any]]:
+    """The stored records of a reference stage by the kind of machine, the largest first; empty where it has none."""
+    names = set(list_records())
+    return {kind: load_record(f"{stage}-{kind}") for kind in KINDS if f"{stage}-{kind}" in names}
+
+
+def on_one_kind(*stages: str) -> dict[str, dict[str, Any]]:
+    """Those of the stages, by name, that were recorded on the largest kind of machine that has any of them.
+
+    For what stands side by side: a run of hours is shown though its counterpart is still missing, and never beside one
+    of minutes. Empty where none is recorded.
+    """
+    found = {stage: by_kind(stage) for stage in stages}
+    kind = next((kind for kind in KINDS if any(kind in of for of in found.values())), None)
+    return {stage: of[kind] for stage, of in found.items() if kind in of}
+
+
+def is_finished(record: Mapping[str, Any]) -> bool:
+    """Whether a stage has come to its end; a run of hours leaves records on its way."""
+    return record["results"].get("finished", True)
+
+
+def state(record: Mapping[str, Any]) -> str:
+    """How far a stage has come, and when that was: "done 2025-03-01", or "so far 2025-03-01"."""
+    return f"{'done' if is_finished(record) else 'so far'} {record['date'][:10]}"
+
+
 def figure(record: Mapping[str, Any], where: str) -> Any:
     """One entry of a record by its place: `figure(record, "results.pixel.fd_e")`.
 
@@ -364,13 +391,26 @@ def place(record: Mapping[str, Any]) -> str:
 
 def stamp(record: Mapping[str, Any]) -> str:
     """The line beside a stored number: recorded on 2025-03-01, on Tesla T4, in 4 min, from commit 1a2b3c4."""
+    return _origin(record, f"in {duration(record['seconds'])}, ")
+
+
+def stamps(found: Iterable[Mapping[str, Any]]) -> str:
+    """The line beside numbers of several records: those of one origin by name, and once what `stamp` says of them, but
+    for how long they took."""
+    names: dict[str, list[str]] = {}
+    for record in found:
+        names.setdefault(_origin(record), []).append(record["name"])
+    return "; ".join(f"{', '.join(dict.fromkeys(of))}: {origin}" for origin, of in names.items())
+
+
+def _origin(record: Mapping[str, Any], took: str = "") -> str:
     where = place(record)
     if record["commit"] == "unknown":
         code = f"from version {record['versions'].get('ldm_course')}"
     else:
         code = f"from commit {record['commit'][:7]}" + (" with changes" if record.get("dirty") else "")
     copy = ", on a JPEG copy of CIFAR-10" if _jpeg(record) else ""
-    return f"recorded on {record['date'][:10]}, on {where}, in {duration(record['seconds'])}, {code}{copy}"
+    return f"recorded on {record['date'][:10]}, on {where}, {took}{code}{copy}"
 
 
 def _jpeg(record: Mapping[str, Any]) -> bool:

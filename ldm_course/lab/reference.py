@@ -22,7 +22,7 @@ from ..device import default_device
 from ..files import PLACES, place_of, writable_folder, written_whole
 from ..page.numbers import duration, number
 from .profiles import Profile
-from .records import KINDS, code_state, figure, load_record, make_record, place, save_record
+from .records import KINDS, code_state, figure, is_finished, load_record, make_record, place, save_record, state
 from .stages import autoencoders, comparison, cost, denoisers, fine_structures, perception, quality, sampling, texture
 from .stages.base import Run, Stage, record_name, went_on_from
 
@@ -60,11 +60,6 @@ def known_record(stage: Stage, profile: Profile, out: Path) -> dict | None:
     return None
 
 
-def is_finished(record: dict) -> bool:
-    """Whether a stage has come to its end; a run of hours leaves records on its way."""
-    return record["results"].get("finished", True)
-
-
 def status(profile: Profile, out: Path) -> list[str]:
     """A line for each stage: done, when, where, from which commit, and its figures; or missing, and its time."""
     lines, missing = [], []
@@ -78,8 +73,7 @@ def status(profile: Profile, out: Path) -> list[str]:
         else:
             shown = ", ".join(_figures(stage, record))
             code = record["commit"][:7] + ("*" if record["dirty"] else "")
-            how = "done" if is_finished(record) else "so far"
-            text = f"{how} {record['date'][:10]}, {place(record)}, {duration(record['seconds'])}, {code}: {shown}"
+            text = f"{state(record)}, {place(record)}, {duration(record['seconds'])}, {code}: {shown}"
         lines.append(f"{stage.name:32} {text}")
     total = duration(sum(s.expected(profile) for s in missing)) if missing else "nothing"
     lines.append(

@@ -137,7 +137,7 @@ def test_trainings_are_compared_where_both_have_spent_the_same():
     same = Budget("images", lambda p: p["images"], lambda p: p["images"])
     one, other = at_equal_budget(same, points, slow)
     assert other is slow[-1] and one["quality"]["kd_e"] == pytest.approx(0.75)  # half-way in log images
-    assert one["images"] == pytest.approx(250) and one["quality"]["kd_e_error"] == 0.03
+    assert one["images"] == pytest.approx(200) and one["quality"]["kd_e_error"] == 0.03
     paid = Budget("seconds", lambda p: p["images"], lambda p: p["images"] + 60)
     one, other = at_equal_budget(paid, points, slow)  # 260 each
     assert one["quality"]["kd_e"] == pytest.approx(1 - 0.5 * math.log(2.6) / math.log(4)) and other is slow[-1]

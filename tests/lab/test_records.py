@@ -15,16 +15,20 @@ from ldm_course import files
 from ldm_course.files import home, written_whole
 from ldm_course.lab import records
 from ldm_course.lab.records import (
+    by_kind,
     data_note,
     figure,
     if_recorded,
     list_records,
     load_record,
     make_record,
+    on_one_kind,
     only,
     recorded,
     save_record,
     stamp,
+    stamps,
+    state,
     typed_command,
 )
 from ldm_course.page.numbers import duration
@@ -309,6 +313,26 @@ def test_what_was_recorded_on_a_large_gpu_goes_before_the_rest(tmp_path, monkeyp
     for profile in ("cpu", "reference", "smoke"):
         save_record(make_record(f"cost-{profile}", "reference", {}, command="x", seconds=1), tmp_path / "records")
         assert recorded("cost")["name"] == ("cost-cpu" if profile == "cpu" else "cost-reference")
+
+
+def test_records_that_stand_side_by_side_are_of_one_kind(tmp_path, monkeypatch):
+    monkeypatch.setenv("LDM_HOME", str(tmp_path))
+    assert on_one_kind("a", "b") == by_kind("a") == {}
+    for name in ("a-cpu", "b-cpu", "b-hours", "c-reference"):
+        finished = {"finished": name != "b-hours"} if name != "a-cpu" else {}
+        save_record(make_record(name, "reference", finished, command="x", seconds=1), tmp_path / "records")
+    assert list(by_kind("b")) == ["hours", "cpu"] and by_kind("b")["hours"]["name"] == "b-hours"
+    shown = {stages: {k: r["name"] for k, r in on_one_kind(*stages).items()} for stages in (("a", "b"), ("a",))}
+    assert shown == {("a", "b"): {"b": "b-hours"}, ("a",): {"a": "a-cpu"}}  # no hours beside minutes
+    today = datetime.now(UTC).date().isoformat()
+    assert [state(load_record(n)) for n in ("a-cpu", "b-hours")] == [f"done {today}", f"so far {today}"]
+
+
+def test_records_of_one_origin_are_stamped_once():
+    one, two, other = a_record("a"), a_record("b", command="y"), a_record("c", data_source="a JPEG copy")
+    took = f", in {duration(one['seconds'])}"
+    assert stamps([one, two, one]) == f"a, b: {stamp(one).replace(took, '')}"
+    assert stamps([one, other]) == f"{stamps([one])}; c: {stamp(other).replace(took, '')}" and stamps([]) == ""
 
 
 def test_a_page_goes_on_without_what_no_kind_of_machine_has_recorded(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """The reference stages at the smallest size: what they record, that they go on after a stop, and what is kept."""
 
 import dataclasses
+import io
 import json
 import math
 import shutil
@@ -19,6 +20,7 @@ from ldm_course.denoiser import Denoiser
 from ldm_course.diffusion.schedules import make_schedule
 from ldm_course.lab import figures, profiles, reference
 from ldm_course.lab.claims import ledger, verdicts
+from ldm_course.lab.claims.rates import Rates
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import load_record, make_record, save_record
 from ldm_course.lab.reference import STAGES, Stage, find, known_record, run_stages, status
@@ -87,27 +89,23 @@ def test_the_denoisers_share_flops_and_are_judged_on_their_way(trained):
 
 
 def test_the_page_draws_what_was_recorded(trained):
-    pixel, latent = (load_record(f"{name}-smoke", trained / "records") for name in (PIXEL, LATENT))
-    panels = figures.progress({"pixel": pixel, "latent": latent}).axes
-    for key, axes in zip(("images", "flops", "seconds"), panels):
-        drawn = {line.get_label(): line for line in axes.lines}
-        for label, record in (("pixel", pixel), ("latent", latent)):
-            points = record["results"]["points"]
-            assert list(drawn[label].get_xdata()) == [p[key] for p in points]
-            assert list(drawn[label].get_ydata()) == [p["quality"]["fd_e"] for p in points]
-        dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
-        assert len(dotted) == (0 if key == "images" else 1)
+    pixel, latent, first = (load_record(f"{name}-smoke", trained / "records") for name in (PIXEL, LATENT, FIRST))
+    quiet = Rates(0.4, 0.02, 3.0, 0.5, "bf16")
+    panels = figures.progress({"pixel": pixel, "latent": latent}, first, {"two cores": quiet}).axes
+    drawn = [{c.get_label(): c for c in axes.containers} for axes in panels]
+    spent = [{"pixel": lambda p: p["images"]}, {"pixel": lambda p: p["flops"]}, {"pixel": lambda p: 0.4 * p["images"]}]
+    for i, latents in enumerate((lambda p: p["images"], lambda p: p["flops"], lambda p: 0.02 * p["images"])):
+        for label, record, x in (("pixel", pixel, spent[i]["pixel"]), ("latent", latent, latents)):
+            line, points = drawn[i][label].lines[0], record["results"]["points"]
+            assert list(line.get_xdata()) == pytest.approx([x(p) for p in points])
+            assert list(line.get_ydata()) == [p["quality"]["kd_e"] for p in points]
+        dotted = [line for line in panels[i].lines if line.get_linestyle() == ":"]
+        seen = first["results"]["variants"]["perceptual"]["training_images"]
+        paid = [None, latent["results"]["first_stage"]["training_flops"], 3.0 * seen + 0.5 * 96][i]
+        assert len(dotted) == (paid is not None)
         if dotted:
-            first = latent["results"]["first_stage"]
-            paid = {"flops": first["training_flops"], "seconds": first["training_seconds"] + first["encode_seconds"]}[
-                key
-            ]
-            assert dotted[0].get_xdata()[0] == pytest.approx(latent["results"]["points"][0][key] + paid)
-    assert [len(line.get_xdata()) for line in figures.losses({"pixel": pixel}).axes[0].lines] == [
-        len(pixel["results"]["history"])
-    ]
-    row = figures.end_row("latent", latent)
-    assert row[1] == f"{latent['results']['training']['images']:,}" and len(row) == 7
+            assert dotted[0].get_xdata()[0] == pytest.approx(latents(latent["results"]["points"][0]) + paid)
+    assert len(figures.progress({"pixel": pixel}).axes) == 2  # without its counterpart, and without a clock
 
 
 def test_ratios_are_pixel_over_latent_and_blank_where_nothing_was_measured():
@@ -130,21 +128,19 @@ def test_ratios_are_pixel_over_latent_and_blank_where_nothing_was_measured():
 
 
 def test_ratios_take_the_rates_of_a_quiet_machine_and_networks_built_for_the_size():
-    def run(rate, first=None):
-        return {"results": {"training": {"images": 100, "images_per_s": rate}, "first_stage": first}}
-
-    pair = run(10.0), run(50.0, {"training_seconds": 4.0, "encode_seconds": 1.0})
+    pair = [{"results": {"training": {"images": 100, "images_per_s": rate}}} for rate in (10.0, 50.0)]
     trained = {"precision": "bf16", "seconds_image": {"3x32x32": 0.2, "4x8x8": 0.02}}
     first = {"training_seconds_image": 1.0, "encode_seconds_image": 1.0}
     speed = {"results": {"batch": 64, "as_trained": trained, "first_stage": first}}
+    own = {"results": {"variants": {"perceptual": {"training_images": 3}}, "data": {"train": 2}}}
 
     def shown(*more):
         return {row[0]: row[3] for row in figures.ratio_table(figures.ratios(*pair, *more))}
 
-    assert shown(None, None)["training, seconds an image"] == "5x"
-    assert shown(None, None)["the same run, autoencoder included"] == "1.4x"  # 10 s over 2 + 5
+    assert shown(None, None)["training, seconds an image"] == "–"  # their own clocks are no measure
     assert shown(None, None, speed)["training, seconds an image"] == "10x"
-    assert shown(None, None, speed)["the same run, autoencoder included"] == "2.9x"  # 20 s over 2 + 5
+    assert shown(None, None, speed)["the same run, autoencoder included"] == "–"
+    assert shown(None, None, speed, own)["the same run, autoencoder included"] == "2.9x"  # 20 s over 2 + 5
     rows = []
     for f, step, network in ((1, 9.0, "standard"), (1, 2.0, "built for the size"), (4, 0.1, None)):
         row = {"side": 256, "f": f, "step": {"seconds_image": step}, "training": {}, "decode": {"seconds_image": 5.0}}
@@ -217,8 +213,10 @@ def test_few_pictures_are_told_from_others(trained):
     assert found["first_stage"]["record"] == "autoencoder-cifar10-few-32-f4-smoke"
     record = load_record("few-cifar10-32-latent-smoke", trained / "records")
     _, right = figures.overfitting({"latent": record}).axes
-    (curve, *_) = right.lines
+    (curve, *_), (chance,) = right.lines, right.collections
     assert list(curve.get_ydata()) == [p["copied"] for p in found["points"]] and "share" in right.get_ylabel()
+    widest = max(p["copied_error"] for p in found["points"])
+    assert chance.get_datalim(right.transData).height == pytest.approx(4 * widest, rel=1e-3)
     for point in record["results"]["points"]:  # an older record counts no copies
         del point["copied"]
     _, right = figures.overfitting({"latent": record}).axes
@@ -408,6 +406,10 @@ def test_the_rows_of_a_stored_picture_are_the_pictures(trained, house):
     assert list(rows) == ["held-out pictures", "l1", "perceptual", "adversarial"]
     assert torch.equal(rows["held-out pictures"], load_data("cifar10", 32, "test", limit=256).images[:8])
     assert all(r.shape == (8, 3, 32, 32) and not torch.equal(r, rows["l1"]) for n, r in rows.items() if n != "l1")
+    shown = figures.stored_picture(record, rows=2)
+    with Image.open(io.BytesIO(shown.data)) as sheet:
+        assert sheet.size == (8 * 66 - 2, 2 * 66 - 2)
+    assert figures.stored_picture({"name": "nothing"}) is None
     record["results"]["rows_of_the_picture"].append("one more")
     with pytest.raises(ValueError, match="expected 5 rows of 8"):
         figures.stored_rows(record)

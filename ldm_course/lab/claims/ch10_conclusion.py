@@ -5,7 +5,8 @@ from __future__ import annotations
 from ...measure.cost_model import STANDARD
 from .ch3_scaling import grows
 from .ch4_perceptual import compared_at
-from .learnt import DENOISERS, SEEDS, Budget, seeds_of
+from .lead import IMAGES
+from .learnt import DENOISERS, SEEDS, seeds_of
 from .rates import FIRST_STAGE, both, measured_as, picture_seconds
 from .verdicts import CONFIRMED, NOT_HERE, REFUTED, Evidence, Finding, above_floor, claim, more, rules, worst
 
@@ -58,8 +59,7 @@ def _all_three(seen: Evidence) -> Finding:
 @claim("C10.4", "Compression helps learning.", "KD-E at the same images seen")
 def _helps(seen: Evidence) -> Finding:
     (pixel, latent), seeds = seen.together(*DENOISERS), seen.results(SEEDS)
-    same = Budget("images", lambda p: p["images"], lambda p: p["images"])
-    words, parts = compared_at([same], pixel, latent, seeds_of(seeds))
+    words, parts = compared_at([IMAGES], pixel, latent, seeds_of(seeds))
     return Finding(
         words[0],
         f"KD-E on CIFAR-10, pixel to latent, at the same {parts[0]}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from . import lead
 from .ch3_scaling import lost_factors
 from .learnt import DENOISERS, SEEDS, Budget, Seeds, at_equal_budget, better, lacking, seeds_of
 from .rates import FIRST_STAGE, rates
@@ -104,14 +105,7 @@ def _converges(seen: Evidence) -> Finding:
     """At the largest budget of each kind that both have reached, the autoencoder's part counted where it has one."""
     pixel, latent, first = seen.together(*DENOISERS, FIRST_STAGE)
     found, known = rates(seen.results("training-speed")), seeds_of(seen.results(SEEDS))
-    paid = latent["first_stage"]
-    pictures = first["variants"]["perceptual"]["training_images"]
-    loan = pictures * found.first_stage + first["data"]["train"] * found.encode
-    budgets = (
-        Budget("images", lambda p: p["images"], lambda p: p["images"]),
-        Budget("FLOPs", lambda p: p["flops"], lambda p: p["flops"] + paid["training_flops"]),
-        Budget("seconds", lambda p: p["images"] * found.pixel, lambda p: p["images"] * found.latent + loan),
-    )
+    budgets = (lead.IMAGES, lead.flops(latent["first_stage"]), lead.seconds(found, first))
     words, parts = compared_at(budgets, pixel, latent, known)
     return Finding(
         worst(*words),

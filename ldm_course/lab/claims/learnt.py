@@ -124,18 +124,16 @@ def at_equal_budget(budget: Budget, pixel: Sequence[dict], latent: Sequence[dict
 
 
 def between(spent: Sequence[float], points: Sequence[dict], x: float) -> dict[str, Any]:
-    """What was judged where `x` is spent: images and KD-E on a line in log x, its error the larger of the two."""
+    """What was judged where `x` is spent: KD-E on a line in log x, its error the larger of the two; images on one in x,
+    since every image costs the same."""
     i = min(bisect_right(spent, x), len(spent) - 1)
     if i == 0 or x >= spent[i]:
         return points[i]
     low, high = points[i - 1], points[i]
     part = math.log(x / spent[i - 1]) / math.log(spent[i] / spent[i - 1])
-
-    def on_line(a: float, b: float) -> float:
-        return a + part * (b - a)
-
+    seen = (x - spent[i - 1]) / (spent[i] - spent[i - 1])
     a, b = low["quality"], high["quality"]
     errors = [a.get("kd_e_error"), b.get("kd_e_error")]
     error = None if None in errors else max(errors)
-    quality = {**b, "kd_e": on_line(a["kd_e"], b["kd_e"]), "kd_e_error": error}
-    return {"images": on_line(low["images"], high["images"]), "quality": quality}
+    quality = {**b, "kd_e": a["kd_e"] + part * (b["kd_e"] - a["kd_e"]), "kd_e_error": error}
+    return {"images": low["images"] + seen * (high["images"] - low["images"]), "quality": quality}

@@ -47,6 +47,12 @@ def rates(speed: Mapping) -> Rates:
     )
 
 
+def first_stage_seconds(found: Rates, first: Mapping) -> float:
+    """Of a first stage, from the results of its own: the training, and encoding the training set once."""
+    trained = first["variants"]["perceptual"]["training_images"]
+    return trained * found.first_stage + first["data"]["train"] * found.encode
+
+
 def picture_seconds(row: Mapping, steps: int, alone: bool = False) -> float | None:
     """Of a finished picture, decoder included, from a row of the stage `cost`: in its batch, or made alone; None where
     a part of it was left out."""
