@@ -13,7 +13,7 @@ PARTS = {"<!-- live run -->": "runs/compare/report.md", "<!-- gallery -->": "run
 NONE_YET = """```{admonition} No run yet
 :class: note
 This copy of the book was built without a run of its own. `make book` makes one and builds the book with it;
-`ldm-course {command}` alone makes one that the next `make html` picks up.
+`ldm-course COMMAND` alone makes one that the next `make html` picks up.
 ```
 """
 
@@ -23,7 +23,7 @@ def report(root: Path, file: str) -> str:
     path = root / file
     folder = path.parent.relative_to(root).as_posix()
     if not path.is_file():
-        return NONE_YET.format(command=path.parent.name)
+        return NONE_YET.replace("COMMAND", path.parent.name)
     lines, fence = [], None
     for line in path.read_text(encoding="utf-8").splitlines():
         mark = re.match(r"\s*(`{3,}|~{3,})", line)
