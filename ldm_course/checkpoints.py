@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .config import AutoencoderConfig, UNetConfig, from_stored
 from .denoiser import Denoiser
 from .diffusion.schedules import make_schedule
-from .files import all_finite, home, written_whole
+from .files import MACHINES, all_finite, home, written_whole
 from .networks.autoencoder import Autoencoder
 from .networks.unet import UNet
 from .spaces import LatentSpace, PixelSpace
@@ -146,11 +146,17 @@ def pretrained_names() -> list[str]:
 
 
 def _shipped() -> dict[str, Path]:
-    """The course's checkpoints by name: that of the file, less the stage's `denoiser-` and the profile at its end."""
-    found = {}
-    for path in sorted((home() / "checkpoints").glob("*.safetensors")):
-        found[re.sub(r"^denoiser-|-(reference|gpu|hours|cpu)$", "", path.stem)] = path
-    return found
+    """The course's checkpoints by name: that of the file, less the stage's `denoiser-` and the kind of machine at its
+    end; of several, the largest machine's."""
+    found: dict[str, Path] = {}
+    for path in sorted((home() / "checkpoints").glob("*.safetensors"), key=_smallness):
+        found.setdefault(re.sub(rf"^denoiser-|-({'|'.join(MACHINES)})$", "", path.stem), path)
+    return dict(sorted(found.items()))
+
+
+def _smallness(path: Path) -> int:
+    """The place in MACHINES of what a file's name ends with; -1 where it names none."""
+    return next((i for i, machine in enumerate(MACHINES) if path.stem.endswith(f"-{machine}")), -1)
 
 
 def _kind(path: Path) -> str | None:

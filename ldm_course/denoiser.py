@@ -62,6 +62,10 @@ class Denoiser:
             raise ValueError(f"{len(label)} labels for {count} pictures; expected one for each")
         return label.to(self.device)
 
+    def classes_in_turn(self, count: int) -> Tensor | None:
+        """All classes one after another, int64 (count,); None: it was trained without."""
+        return None if self.num_classes is None else torch.arange(count) % self.num_classes
+
     def _number(self, label: str | int) -> int:
         names = {name: i for i, name in enumerate(self.classes)} | {str(i): i for i in range(self.num_classes)}
         if str(label) not in names:

@@ -24,6 +24,8 @@ def home() -> Path:
     return checkout() or Path(__file__).parent / "_stored"
 
 
+# of machine and patience that a stage is recorded on, the largest first: what ends the names of its files
+MACHINES = ("reference", "gpu", "hours", "cpu")
 PLACES = {"record": ("records", ".json"), "picture": ("records", ".png"), "weights": ("checkpoints", ".safetensors")}
 
 

@@ -57,7 +57,7 @@ def sample(args: argparse.Namespace) -> int:
     no_folder(args.out)
     d = _denoiser(args)
     in_turn = args.label is None and d.num_classes is not None
-    label = d.labels(torch.arange(args.count) % d.num_classes if in_turn else args.label, args.count)
+    label = d.labels(d.classes_in_turn(args.count) if in_turn else args.label, args.count)
     started = time.perf_counter()
     made = _made(d, args, label)
     seconds = time.perf_counter() - started

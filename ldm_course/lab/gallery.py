@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from .. import checkpoints
@@ -38,10 +37,9 @@ class Drawn:
 def drawn(name: str, count: int = 32, steps: int = STEPS, seed: int = 0) -> Drawn:
     """Draws `count` pictures with the shipped denoiser `name`, classes in turn, not chosen."""
     d = checkpoints.pretrained(name, default_device())
-    label = None if d.num_classes is None else torch.arange(count) % d.num_classes
     d.generate(1, steps=1)  # a first call is slow
     started = time.perf_counter()
-    pictures = d.generate(count, method="dpmpp", steps=steps, label=label, seed=seed)
+    pictures = d.generate(count, method="dpmpp", steps=steps, label=d.classes_in_turn(count), seed=seed)
     return Drawn(name, d, pictures, (time.perf_counter() - started) / count)
 
 
@@ -62,20 +60,15 @@ def gallery(out: str | Path, names: list[str] | None = None, count: int = 32, st
     found = [drawn(name, count, steps) for name in names or checkpoints.pretrained_names()]
     rows = []
     for one in found:
-        plotting.save_png(out / f"{one.name}.png", plotting.grid_image(one.pictures, COLUMNS, scale=_scale(one)))
+        scale = max(1, 96 // one.pictures.shape[-1])
+        plotting.save_png(out / f"{one.name}.png", plotting.grid_image(one.pictures, COLUMNS, scale=scale))
         size = f"{si(count_parameters(one.denoiser.model))} parameters"
-        rows.append(f"| {one.name} | {one.denoiser.space.name} | {size} | {trained(one.denoiser)} | {_time(one)} |")
+        rows.append(
+            f"| {one.name} | {one.denoiser.space.name} | {size} | {trained(one.denoiser)} | {seconds(one.seconds)} |"
+        )
     head = ["| network | space | size | trained | a picture, here |", "|---|---|---|---|---|"]
     shown = [f"**{one.name}**\n\n![{count} pictures by {one.name}, not chosen]({one.name}.png)" for one in found]
     how = f"DPM-Solver++ with {steps} steps, in {computed_in(default_device())}; classes in turn; nothing was chosen."
     with written_whole(out / "gallery.md") as path:
         path.write_text("\n".join([*head, *rows, "", how, "", "\n\n".join(shown), ""]), encoding="utf-8")
     return out / "gallery.md"
-
-
-def _scale(one: Drawn) -> int:
-    return max(1, 96 // one.pictures.shape[-1])
-
-
-def _time(one: Drawn) -> str:
-    return seconds(one.seconds)

@@ -25,11 +25,10 @@ from typing import Any
 
 import torch
 
-from ..files import checkout, home, written_whole
+from ..files import MACHINES, checkout, home, written_whole
 from ..page.numbers import duration
 
 SCHEMA = 1
-KINDS = ("reference", "gpu", "hours", "cpu")  # of machine and patience that a stage is recorded on, the largest first
 PACKAGES = ("ldm_course", "torch", "torchvision", "numpy", "accelerate")
 _FIELDS = ("name", "kind", "date", "commit", "command", "seconds", "machine", "versions", "config", "results")
 _SLUG = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*")
@@ -259,7 +258,7 @@ class NotRecorded(ValueError):
 
 
 def recorded(stage: str) -> dict[str, Any]:
-    """The stored record of a reference stage, from the first of KINDS that it was run on. NotRecorded: it was run on
+    """The stored record of a reference stage, from the first of MACHINES that it was run on. NotRecorded: it was run on
     none."""
     return recorded_together(stage)[0]
 
@@ -268,12 +267,12 @@ def recorded_together(*stages: str) -> list[dict[str, Any]]:
     """The stored records of several stages, all from one kind of machine, the largest that has them all; what is
     reckoned from several records must not mix machines. NotRecorded: there is no such kind."""
     names = list_records()
-    for profile in KINDS:
+    for profile in MACHINES:
         wanted = [f"{stage}-{profile}" for stage in stages]
         if set(wanted) <= set(names):
             return [load_record(name) for name in wanted]
     for stage in stages:
-        if not {f"{stage}-{profile}" for profile in KINDS} & set(names):
+        if not {f"{stage}-{profile}" for profile in MACHINES} & set(names):
             raise NotRecorded(f"{stage} has not been recorded yet; run: ldm-course reference --stage {stage} --publish")
     raise NotRecorded(f"{' and '.join(stages)} have not been recorded on one kind of machine yet")
 
@@ -297,7 +296,7 @@ def list_records(kind: str | None = None, folder: str | os.PathLike | None = Non
 def by_kind(stage: str) -> dict[str, dict[str, Any]]:
     """The stored records of a reference stage by the kind of machine, the largest first; empty where it has none."""
     names = set(list_records())
-    return {kind: load_record(f"{stage}-{kind}") for kind in KINDS if f"{stage}-{kind}" in names}
+    return {kind: load_record(f"{stage}-{kind}") for kind in MACHINES if f"{stage}-{kind}" in names}
 
 
 def on_one_kind(*stages: str) -> dict[str, dict[str, Any]]:
@@ -307,7 +306,7 @@ def on_one_kind(*stages: str) -> dict[str, dict[str, Any]]:
     of minutes. Empty where none is recorded.
     """
     found = {stage: by_kind(stage) for stage in stages}
-    kind = next((kind for kind in KINDS if any(kind in of for of in found.values())), None)
+    kind = next((kind for kind in MACHINES if any(kind in of for of in found.values())), None)
     return {stage: of[kind] for stage, of in found.items() if kind in of}
 
 

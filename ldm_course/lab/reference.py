@@ -22,9 +22,9 @@ from ..device import default_device
 from ..files import PLACES, place_of, writable_folder, written_whole
 from ..page.numbers import duration, number
 from .profiles import Profile
-from .records import KINDS, code_state, figure, is_finished, load_record, make_record, place, save_record, state
+from .records import code_state, figure, is_finished, load_record, make_record, place, save_record, state
 from .stages import autoencoders, comparison, cost, denoisers, fine_structures, perception, quality, sampling, texture
-from .stages.base import Run, Stage, record_name, went_on_from
+from .stages.base import Run, Stage, names_of, record_name, went_on_from
 
 SMALL = 4 * 2**20  # bytes: larger weights stay out of the repository
 ALL_WEIGHTS = 24 * 2**20  # bytes of all the repository's weights together
@@ -124,7 +124,7 @@ def run_stages(
         elif done and (names is None or name not in names):
             say(f"{name}: among the stored records")
             continue
-        elif names is not None and name not in names and (known is not None or _of_a_larger_machine(name)):
+        elif names is not None and name not in names and (known is not None or _has_weights(name, profile)):
             say(f"{name}: taken as far as it has come")
             continue
         else:
@@ -143,9 +143,9 @@ def run_stages(
     return failed
 
 
-def _of_a_larger_machine(name: str) -> bool:
-    """Whether the repository has the weights of that stage by some profile (`Run.weights`)."""
-    return any(place_of("weights", f"{name}-{kind}").is_file() for kind in KINDS)
+def _has_weights(name: str, profile: Profile) -> bool:
+    """Whether the repository has that stage's weights, of this machine or a larger one (`Run.weights`)."""
+    return any(place_of("weights", called).is_file() for called in names_of(name, profile))
 
 
 def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -> None:

@@ -10,15 +10,19 @@ is `math.hypot` of the two errors. What another reference would change, it would
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from ..device import default_device
+from ..files import written_whole
 from ..networks.features import check_pictures, describe, pooled_features
 from .coverage import K, precision_recall, radii
 from .fidelity import size_of
@@ -212,7 +216,7 @@ class Reference:
     random, since the first of a sorted set are no sample of it. `split(n)` puts n pictures aside at random (`seed`):
     generated pictures are compared with the rest, and so are those put aside, which is the floor. It is too low for
     a set with near copies (OpenMoji's skin tones), some of which land on either side. Features, and what is computed of
-    them alone, stay on `device`. ValueError for fewer than 4.
+    them alone, stay on `device`; in the folder `cache` they are kept, and found again. ValueError for fewer than 4.
     """
 
     def __init__(
@@ -224,6 +228,7 @@ class Reference:
         batch_size: int | None = None,
         device=None,
         progress: bool = False,
+        cache: Path | None = None,
     ):
         rng = torch.Generator().manual_seed(seed)
         pictures = getattr(pictures, "images", pictures)
@@ -231,7 +236,8 @@ class Reference:
             pictures = pictures[torch.randperm(len(pictures), generator=rng)[:limit].to(pictures.device)]
         self.device = torch.device(device) if device is not None else default_device()
         options = {"batch_size": batch_size, "device": self.device, "progress": progress}
-        self.features = as_features(pictures, name="reference", **options).to(self.device)
+        found = as_features(pictures, name="reference", **options) if cache is None else _kept(pictures, cache, options)
+        self.features = found.to(self.device)
         if len(self.features) < 4:
             raise ValueError(f"got a reference of {len(self.features)} pictures; expected at least 4")
         self.seed = seed
@@ -349,6 +355,16 @@ def as_features(pictures, *, name: str = "pictures", **options) -> Tensor:
         return pictures
     check_pictures(pictures, name)
     return pooled_features(pictures, **options)
+
+
+def _kept(pictures, folder: Path, options: dict) -> Tensor:
+    """Features of the reference's pictures, which take long on many, from a file that bears their fingerprint."""
+    digest = hashlib.sha256(pictures.cpu().numpy().tobytes()).hexdigest()[:16]
+    path = folder / f"features-{digest}.safetensors"
+    if not path.is_file():
+        with written_whole(path) as temporary:
+            save_file({"features": as_features(pictures, name="reference", **options).cpu()}, temporary)
+    return load_file(path)["features"]
 
 
 class Neighbours(NamedTuple):

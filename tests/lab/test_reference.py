@@ -25,7 +25,7 @@ from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import load_record, make_record, save_record
 from ldm_course.lab.reference import STAGES, Stage, find, known_record, run_stages, status
 from ldm_course.lab.stages import autoencoders, cost, denoisers, fine_structures, perception, quality, sampling, texture
-from ldm_course.lab.stages.base import Run, autoencoder_of
+from ldm_course.lab.stages.base import Run, autoencoder_of, names_of
 from ldm_course.measure import bits, cost_model, distances, probes, structures
 from ldm_course.measure.complexity import unet_flops
 from ldm_course.networks.autoencoder import Autoencoder
@@ -714,3 +714,9 @@ def test_the_first_stage_for_all_sizes_learns_from_crops_and_is_judged_on_whole_
 def test_a_stage_that_a_profile_does_not_have_is_named(tmp_path):
     with pytest.raises(ValueError, match="cost is not run in profile hours, but in smoke, cpu, gpu, reference"):
         run_stages(["cost"], PROFILES["hours"], tmp_path, say=print)
+
+
+def test_a_profile_takes_weights_of_its_own_or_of_a_larger_machine_and_never_of_a_smaller_one():
+    assert names_of("cost", PROFILES["hours"]) == ["cost-hours", "cost-reference", "cost-gpu"]
+    assert names_of("cost", PROFILES["reference"]) == ["cost-reference"]
+    assert names_of("cost", PROFILES["smoke"])[:2] == ["cost-smoke", "cost-reference"]

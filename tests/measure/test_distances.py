@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from ldm_course.data.pictures import Pictures, to_float
 from ldm_course.data.scenes import render
-from ldm_course.measure import inception
+from ldm_course.measure import distances, inception
 from ldm_course.measure.coverage import precision_recall
 from ldm_course.measure.distances import (
     Estimate,
@@ -597,3 +597,15 @@ def test_mistakes_are_named_in_one_line(wrong, says):
     with pytest.raises(ValueError, match=says) as error:
         wrong()
     assert "\n" not in str(error.value)
+
+
+def test_a_references_features_are_kept_of_those_pictures_alone_that_are_used(tmp_path, monkeypatch):
+    pictures = torch.randint(256, (12, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    plain = Reference(pictures, limit=6, device="cpu")
+    kept = Reference(pictures, limit=6, device="cpu", cache=tmp_path)
+    assert torch.equal(plain.features, kept.features) and torch.equal(plain.order, kept.order)
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(distances, "pooled_features", None)  # so that computing them again would fail
+    assert torch.equal(Reference(pictures, limit=6, device="cpu", cache=tmp_path).features, kept.features)
+    with pytest.raises(TypeError):
+        Reference(pictures, limit=7, device="cpu", cache=tmp_path)

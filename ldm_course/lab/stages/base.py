@@ -7,14 +7,12 @@ folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ... import checkpoints
@@ -22,13 +20,13 @@ from ...config import AutoencoderConfig, TrainConfig
 from ...data.pictures import Pictures
 from ...denoiser import Denoiser
 from ...device import native_precision
-from ...files import place_of, written_whole
+from ...files import MACHINES, place_of, written_whole
 from ...measure import distances
 from ...measure.timing import Timing, machine_rates, time_call
 from ...page import plotting
 from ...training.trainer import Progress, Trainer
 from ..profiles import Profile, Scale
-from ..records import KINDS, load_record
+from ..records import load_record
 
 SCHEDULE, PREDICTION = "cosine", "v"
 ORIGIN = "origin.json"  # in the folder of a run that began with published weights
@@ -76,7 +74,7 @@ class Run:
         here = place_of("weights", record_name(stage or self.stage, self.profile), self.out)
         if stage is None or here.is_file():
             return here
-        for name in self._names(stage):
+        for name in names_of(stage, self.profile):
             if (stored := place_of("weights", name)).is_file():
                 return stored
         raise ValueError(f"{self.stage} needs the weights of {stage}; run: ldm-course reference --stage {stage}")
@@ -86,13 +84,8 @@ class Run:
         here = place_of("record", record_name(stage, self.profile), self.out)
         if here.is_file():
             return load_record(here.stem, here.parent)
-        stored = (name for name in self._names(stage) if place_of("record", name).is_file())
+        stored = (name for name in names_of(stage, self.profile) if place_of("record", name).is_file())
         return load_record(next(stored, here.stem))
-
-    def _names(self, stage: str) -> list[str]:
-        """What a stage's record and weights may be called: in this profile, or in that of a larger machine."""
-        kinds = dict.fromkeys((self.profile.name, *KINDS))
-        return [f"{stage}-{kind}" for kind in kinds]
 
     def train_config(self, **options) -> TrainConfig:
         p = self.profile
@@ -146,6 +139,12 @@ def record_name(stage: str, profile: Profile) -> str:
     return f"{stage}-{profile.name}"
 
 
+def names_of(stage: str, profile: Profile) -> list[str]:
+    """What a stage's record and weights may be called: in this profile, or in that of a larger machine."""
+    larger = MACHINES[: MACHINES.index(profile.name)] if profile.name in MACHINES else MACHINES
+    return [record_name(stage, profile), *(f"{stage}-{kind}" for kind in larger)]
+
+
 def autoencoder_of(profile: Profile, f: int) -> AutoencoderConfig:
     """The profile's autoencoder with as many levels as f needs."""
     return profile.autoencoder.for_downsample(f)
@@ -181,16 +180,8 @@ def steady_rate(history: list[dict]) -> float | None:
 def reference_for(run: Run, pictures: Pictures) -> distances.Reference:
     """What pictures are judged against: the profile's `reference_count` of these. Their features, which take long on
     many pictures, are kept, so that stages share them."""
-    digest = hashlib.sha256(pictures.images.cpu().numpy().tobytes()).hexdigest()[:16]
-    path = run.out / "states" / f"features-{digest}.safetensors"
-    if path.is_file():
-        features = load_file(path)["features"]
-    else:
-        features = distances.as_features(pictures, batch_size=256, device=run.device).cpu()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as temporary:
-            save_file({"features": features}, temporary)
-    return distances.Reference(features, limit=run.profile.reference_count, device=run.device)
+    limit = run.profile.reference_count
+    return distances.Reference(pictures, limit=limit, device=run.device, cache=run.out / "states")
 
 
 def labels_as_in(labels: Tensor | None, d: Denoiser, count: int, seed: int = 0) -> Tensor | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ... import checkpoints
 from ...data.loaders import load_data
+from ...data.pictures import Pictures
 from ...denoiser import Denoiser
 from ...files import written_whole
 from ...measure import distances
@@ -27,11 +28,8 @@ ROWS = tuple(dict.fromkeys((*SOURCE, *((method, steps) for steps in STEPS for me
 
 def sampling(run: Run, trained: str) -> dict:
     """Every sampler at every number of steps of STEPS, from the weights of the stage `trained`: quality and time."""
-    p = run.profile
-    d = checkpoints.load_denoiser(run.weights(trained), run.device)
-    train = load_data(d.meta["data"], d.space.size, limit=run.scale.limit)
-    reference = reference_for(run, train)
-    kept = run.folder / "rows.json"
+    p, kept = run.profile, run.folder / "rows.json"
+    d, train, reference = _trained(run, trained)
     rows = json.loads(kept.read_text()) if kept.is_file() else []
     d.generate(min(run.at_once, p.eval_count), steps=1, batch_size=run.at_once)  # the first call is slow
     done = {(row["method"], row["steps"]) for row in rows}
@@ -56,6 +54,13 @@ def sampling(run: Run, trained: str) -> dict:
             if run.scale.long:
                 run.keep(results())
     return results()
+
+
+def _trained(run: Run, stage: str) -> tuple[Denoiser, Pictures, distances.Reference]:
+    """The denoiser of that stage, what it was trained on, and what its pictures are judged against."""
+    d = checkpoints.load_denoiser(run.weights(stage), run.device)
+    train = load_data(d.meta["data"], d.space.size, limit=run.scale.limit)
+    return d, train, reference_for(run, train)
 
 
 SHOWN = (5, 20, 100)  # steps of the stage's picture
@@ -97,10 +102,8 @@ def redraws(run: Run, trained: str) -> dict:
     `over_stated`: the standard deviation over the draws, by the root mean square of the stated errors; with that many
     draws it is known to about 1 / √(2 (REDRAWS - 1)) of itself.
     """
-    p = run.profile
-    d = checkpoints.load_denoiser(run.weights(trained), run.device)
-    train = load_data(d.meta["data"], d.space.size, limit=run.scale.limit)
-    reference, kept = reference_for(run, train), run.folder / "draws.json"
+    p, kept = run.profile, run.folder / "draws.json"
+    d, train, reference = _trained(run, trained)
     draws = json.loads(kept.read_text()) if kept.is_file() else []
     for seed in range(len(draws), REDRAWS):
         label = labels_as_in(train.labels, d, p.eval_count, seed)

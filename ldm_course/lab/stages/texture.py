@@ -37,12 +37,10 @@ def texture(run: Run, size: int) -> dict:
         train[strength] = Pictures(images, name=f"scenes, texture {strength}", source="procedural scenes")
         numbers = range(HELD_OUT, HELD_OUT + new)
         held_out[strength] = to_float(finely_textured(numbers, size, strength)).to(run.device)
-    runs: list[dict] = []
+    runs, content = [], block_means(held_out[0])
     for seed in range(run.scale.seeds):
         for strength in STRENGTHS:
-            marks = _marks(run, runs)
-            content = block_means(held_out[0])
-            row = _one(run, train[strength], (strength, seed), held_out[strength], content, marks)
+            row = _one(run, train[strength], (strength, seed), held_out[strength], content, _marks(run, runs))
             runs.append({"strength": strength, "seed": seed, "points": row})
             print(f"  texture {strength}, seed {seed}: off by {row[-1]['content']:.2f} grey levels", flush=True)
     save_grid(run, torch.cat([finely_textured(range(HELD_OUT, HELD_OUT + 8), size, s) for s in STRENGTHS]))
