@@ -97,7 +97,8 @@ def autoencoder_of_whole_pictures(run: Run, data: str, size: int, f: int, few: b
     """The same of whole pictures of one set and size, for EPOCHS, or as many images as `Scale` allows."""
     scale = run.scale
     train, test = (load_data(data, size, split, limit=limit_of(run, split, few)) for split in ("train", "test"))
-    test = test.subset(range(min(len(test), run.profile.eval_count)))
+    # half of them are rebuilt, as many as a row of pictures has, and the other half is what these are judged against
+    test = test.subset(range(min(len(test), 2 * run.profile.eval_count)))
     wanted = scale.few_images if few else min(EPOCHS * len(train), 5 * scale.crops // 2)
     channels = run.profile.autoencoder.latent_channels
     return _autoencoder_of_images(run, train, {f"{data} at {size}": test}, f, channels, wanted)

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from functools import partial
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 import torch
 from torch import Tensor
@@ -73,13 +73,19 @@ def _pictures(d: Denoiser, labels: Tensor | None) -> Tensor:
 
 
 def _row(run: Run, d: Denoiser, labels: Tensor | None, reference: distances.Reference, method: str, steps: int) -> dict:
-    """One row of the table: the pictures' quality, and the seconds that one took."""
+    """One row of the table: the pictures' quality, and the seconds that one took in the median batch, so that a pause
+    in the hours that the slow ones take is not counted."""
     p = run.profile
     count = p.eval_count if steps <= 100 else p.ddpm_count
     some = labels_as_in(labels, d, count)
-    started = time.perf_counter()
-    made = d.generate(count, method=method, steps=steps, batch_size=run.at_once, label=some)
-    seconds = (time.perf_counter() - started) / count
+    batches, taken = [], []
+    for first in range(0, count, run.at_once):
+        n = min(run.at_once, count - first)
+        of = None if some is None else some[first : first + n]
+        started = time.perf_counter()
+        batches.append(d.generate(n, method=method, steps=steps, batch_size=n, label=of, seed=first))
+        taken.append((time.perf_counter() - started) / n)
+    made, seconds = torch.cat(batches), median(taken)
     quality = distances.evaluate(made, reference)
     few = quality if count == p.ddpm_count else distances.evaluate(made[: p.ddpm_count], reference)
     print(f"  {method}, {steps} steps: FD-E {quality['fd_e']:.0f}, {seconds:.3g} s a picture", flush=True)
