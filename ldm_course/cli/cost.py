@@ -1,4 +1,4 @@
-"""`ldm-course cost`: one denoising step, counted and timed in both spaces."""
+"""`ldm-course cost`: one denoising step, counted and timed in both spaces; or what a published system costs."""
 
 from __future__ import annotations
 
@@ -6,35 +6,49 @@ import argparse
 
 import torch
 
-from ..device import default_device
-from ..lab import profiles
+from ..device import computed_in, default_device
+from ..lab import profiles, systems
 from ..measure.complexity import count_parameters, latent_shape, unet_flops
-from ..measure.timing import activation_memory, time_together
+from ..measure.published import SYSTEMS
+from ..measure.timing import activation_memory, machine_rates, time_together
 from ..networks.unet import UNet
 from ..training.recipes import seeded
 from .options import positive
 
+SIZE = 32  # of the course's own pictures, unless another is asked for
+
 
 def cost_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=int, default=32, help="side of the picture, in pixels")
-    parser.add_argument("--profile")
-    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument(
+        "--size", type=int, help=f"side of the picture, in pixels (default: {SIZE}, or the system's own)"
+    )
+    parser.add_argument("--profile", help="whose networks (default: the machine's)")
+    parser.add_argument("--batch-size", type=int, help="pictures a step (default: 1)")
+    parser.add_argument(
+        "--system",
+        choices=[*SYSTEMS, "all"],
+        help="count a picture of Stable Diffusion 1.5, SDXL or SD 3 instead, by formula; or of all three",
+    )
 
 
 def cost(args: argparse.Namespace) -> int:
-    """`ldm-course cost`."""
+    """`ldm-course cost`. ValueError: a size that the networks refuse; `--profile` or `--batch-size` with `--system`."""
     positive(size=args.size, batch_size=args.batch_size)
-    profile = profiles.profile(args.profile)
-    c, side, _ = latent_shape(profile.autoencoder, args.size)
-    shapes = {"pixel": (3, args.size), "latent": (c, side)}
+    return _of_course(args) if args.system is None else _of_systems(args)
+
+
+def _of_course(args: argparse.Namespace) -> int:
+    size, batch, profile = args.size or SIZE, args.batch_size or 1, profiles.profile(args.profile)
+    c, side, _ = latent_shape(profile.autoencoder, size)
+    shapes = {"pixel": (3, size), "latent": (c, side)}
     device = default_device()
     calls, lines = {}, {}
     for space, (channels, size) in shapes.items():
         network = profile.unet.for_channels(channels)
-        flops = unet_flops(network, size, args.batch_size)
+        flops = unet_flops(network, size, batch)
         model = seeded(0, UNet, network).to(device).eval()
-        x = torch.randn(args.batch_size, channels, size, size, device=device)
-        t = torch.zeros(args.batch_size, dtype=torch.int64, device=device)
+        x = torch.randn(batch, channels, size, size, device=device)
+        t = torch.zeros(batch, dtype=torch.int64, device=device)
         calls[space] = torch.inference_mode()(lambda model=model, x=x, t=t: model(x, t))
         saved = activation_memory(model, x, t).saved
         lines[space] = (
@@ -45,4 +59,18 @@ def cost(args: argparse.Namespace) -> int:
     timings = time_together(calls, repeats=7, warmup=2, seconds=20)
     for space, line in lines.items():
         print(f"{line}, {1e3 * timings[space].median:.3g} ms a step")
+    return 0
+
+
+def _of_systems(args: argparse.Namespace) -> int:
+    for name in ("profile", "batch_size"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} goes with the course's networks; leave it out with --system")
+    chosen = list(SYSTEMS.values()) if args.system == "all" else [SYSTEMS[args.system]]
+    for each in chosen:
+        each.denoise(args.size)  # refused before anything is measured
+    precision = computed_in(device := default_device())
+    rate = machine_rates(device, torch.bfloat16 if precision == "bf16" else torch.float32, seconds=4.0).best
+    print(systems.as_text(chosen, args.size, {f"here, {precision}": rate}))
+    print(f"\n{systems.NOTES}")
     return 0

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from ...config import AutoencoderConfig
-from ...measure.complexity import unet_flops
-from ...measure.cost_model import BUILT_UP_TO, networks_at
+from ...measure.complexity import values
+from ...measure.published import CARDS, GIB, SD3, SD15, SDXL, SYSTEMS
+from ...page.numbers import duration, si, times
+from ..records import NotRecorded
 from .ch6_three_stages import cannot_tell, enough_steps, fewest
 from .learnt import DENOISERS, SAMPLERS, all_rows, epochs_of, lacking
-from .verdicts import CONFIRMED, FIRST, NOT_HERE, PIXEL, REFUTED, Evidence, Finding, claim, verdict
+from .rates import measured_as, picture_seconds
+from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, Evidence, Finding, claim, rules, verdict, worst
+
+# The stage that times the networks of SD 1.5, with random weights, at 512 a side. Its results are one row as the stage
+# `cost` has them: "f": 8, "precision", and by "step" (one pass) and "decode" the seconds. Where it has not been
+# recorded, the judge goes by counts alone.
+MEASURED = "stable-diffusion-512"
+CARD = CARDS["RTX 3090"]  # the largest that consumers had when SD 1 came out
+YEAR = 365.25 * 24 * 3600  # seconds
 
 
-@claim("C8.1", "The VAE compresses each side 8x (512x512 to 64x64).", "arithmetic")
+@claim("C8.1", "The VAE compresses each side 8x (512x512 to 64x64).", "arithmetic, of SD 1.5, SDXL and SD 3")
 def _eightfold(seen: Evidence) -> Finding:
-    f = AutoencoderConfig(block_out_channels=(128, 256, 512, 512), norm_num_groups=32).downsample
-    return Finding(CONFIRMED if 512 // f == 64 else REFUTED, f"Stable Diffusion's autoencoder has f = {f}")
+    latents = {s.name: s.latent(512) for s in SYSTEMS.values()}
+    fewer = {name: values(512, 512, 3) / values(h, w, c) for name, (c, h, w) in latents.items()}
+    return Finding(
+        CONFIRMED if all(h == 64 for _, h, _ in latents.values()) else REFUTED,
+        "512 a side becomes "
+        + ", ".join(f"{' x '.join(map(str, shape))} in {name}" for name, shape in latents.items()),
+        f"By values that is {times(fewer[SD15.name])}, and with SD 3's channels {times(fewer[SD3.name])}.",
+    )
 
 
 @claim("C8.2", "20 to 50 DDIM steps are enough.", "KD-E by steps, in latents")
@@ -36,18 +51,54 @@ def _enough(seen: Evidence) -> Finding:
 claim("C8.3", "CLIP text embeddings give control.", "chapter 8")(None)
 
 
-@claim("C8.4", "A step is 12x cheaper than in pixel space.", "FLOPs by formula, 512 a side, f = 8")
-def _step_at_512(seen: Evidence) -> Finding:
-    (built, kept) = (
-        unet_flops(pixel, 512).total / unet_flops(latent, 64).total
-        for most in (BUILT_UP_TO, float("inf"))
-        for (pixel, _), (latent, _) in [[networks_at(PIXEL, FIRST, 512, f, most) for f in (1, 8)]]
-    )
+@claim("C8.4", "A step is 12x cheaper than in pixel space.", "FLOPs by formula, of SD 1.5, SDXL and SD 3")
+def _step(seen: Evidence) -> Finding:
+    """Of each system's denoiser at its own size, against one built for pixels of that size."""
+    built, same = ([s.pixels_over_latents(built=how) for s in SYSTEMS.values()] for how in (True, False))
+    networks = ", ".join(f"{s.name} at {s.size}" for s in SYSTEMS.values())
     return Finding(
-        verdict(built, 12),
-        f"{built:.0f}x fewer FLOPs with networks built for the size, {kept:.0f}x with one that attends at every size",
-        "About f² = 64, and more where the network attends on large grids.",
+        worst(*(verdict(ratio, 12) for ratio in built)),
+        f"{networks}: {', '.join(f'{ratio:.1f}x' for ratio in built)} with networks built for the size, "
+        f"{', '.join(f'{ratio:,.0f}x' for ratio in same)} with the same ones",
+        "It depends on what one would have in pixels: a U-Net's convolutions go with f² = 64, its attention with f⁴; a "
+        "transformer whose patches grow with the picture costs the same.",
     )
 
 
-claim("C8.5", "Consumer GPUs can train and run it; a 512x512 image takes seconds.", "chapter 8")(None)
+@claim(
+    "C8.5",
+    "Consumer GPUs can train and run it; a 512x512 image takes seconds.",
+    "counted: memory, and the time that a GPU of known speed needs",
+)
+def _consumer(seen: Evidence) -> Finding:
+    """Four parts, of SD 1.5: what sampling and what training hold, in GiB; how long a picture takes, in latents and in
+    pixels; and how many years the published training. Seconds are FLOPs over what such a GPU was measured to give."""
+    run, train = SD15.running_bytes() / GIB, SD15.training_bytes() / GIB
+    steps = 2 * SD15.steps  # guided: two passes each
+    latent = sum(flops.total for flops in SD15.picture().values()) / CARD.rate
+    pixel = steps * SD15.pixel_pass(built=True).flops.total / CARD.rate
+    years = SD15.training_flops() / CARD.rate / YEAR
+    by_card = SD15.training.hours * 3600 * CARDS["A100"].rate / CARD.rate / YEAR
+    quick = CONFIRMED if latent < rules.wait <= pixel else REFINED if pixel > rules.off * latent else REFUTED
+    larger = [f"{s.name} {s.running_bytes() / GIB:.1f} and {s.training_bytes() / GIB:.0f}" for s in (SDXL, SD3)]
+    return Finding(
+        worst(_fits(run), _fits(train), quick, CONFIRMED if years <= rules.card_years else REFUTED),
+        f"SD 1.5 at 512: sampling holds {run:.1f} GiB, training on one picture {train:.1f}; on an {CARD.name} "
+        f"({si(CARD.rate, 'FLOP/s')}) a picture takes {latent:.1f} s, in pixels {duration(pixel)}, and its training "
+        f"{years:.1f} years at least, {by_card:.0f} by its model card's A100-hours{_measured(seen, steps)}",
+        f"They run it, and can fine-tune it; it was not trained on one. GiB for either: {', '.join(larger)}.",
+    )
+
+
+def _fits(gib: float) -> str:
+    return CONFIRMED if gib <= rules.small_card else REFINED if gib <= rules.large_card else REFUTED
+
+
+def _measured(seen: Evidence, passes: int) -> str:
+    """What MEASURED has recorded, for C8.5's line; empty where there is nothing yet."""
+    try:
+        row = seen.results(MEASURED)
+    except NotRecorded:
+        return ""
+    seconds = picture_seconds(row, passes, alone=True)
+    return "" if seconds is None else f"; measured here ({measured_as(row)}): {duration(seconds)} a picture"

@@ -117,6 +117,12 @@ PUBLISHED = {
     "C7.3": Published(SUPPORTS, "24.2 dB at f = 8, 27.5 at f = 4: far from pixel-precise", f"{LDM}, Table 8"),
     "C8.1": Published(SUPPORTS, "f = 8 in SD 1 and 2, SDXL, SD3 and FLUX.1; c is 4, later 16", "model cards and code"),
     "C8.2": Published(SUPPORTS, "FID 6.84 in 20 steps, 4.67 in 50, 4.16 in 100, on CIFAR-10 in pixels", DDIM),
+    "C8.4": Published(
+        AGAINST,
+        "multiply-adds of a pass at 512, in 10⁹: in pixels 1983 (ADM-G), 555 (simple diffusion), 26 to 384 (JiT-B to "
+        "G); in latents 525 (DiT-XL/2)",
+        f"{JIT}, Table 8",
+    ),
     "C8.5": Published(
         AGAINST, "Stable Diffusion 1 took 150,000 A100-hours to train: it runs on consumer GPUs only", "model card"
     ),
