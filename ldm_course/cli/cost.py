@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import torch
 
@@ -67,10 +68,11 @@ def _of_systems(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} goes with the course's networks; leave it out with --system")
     chosen = list(SYSTEMS.values()) if args.system == "all" else [SYSTEMS[args.system]]
+    chosen = [replace(each, size=args.size or each.size) for each in chosen]
     for each in chosen:
-        each.denoise(args.size)  # refused before anything is measured
+        each.latent()  # refuses a size before anything is measured
     precision = computed_in(device := default_device())
     rate = machine_rates(device, torch.bfloat16 if precision == "bf16" else torch.float32, seconds=4.0).best
-    print(systems.as_text(chosen, args.size, {f"here, {precision}": rate}))
+    print(systems.as_text(chosen, {f"here, {precision}": rate}))
     print(f"\n{systems.NOTES}")
     return 0

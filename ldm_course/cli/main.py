@@ -24,7 +24,7 @@ COMMANDS = (  # name, what it does, its options, and itself
     ("sample", "make pictures with a trained model", sample.sample_options, sample.sample),
     ("gallery", "draw with each of the course's own networks, timed", sample.gallery_options, sample.show_gallery),
     ("evaluate", "measure a trained model's pictures against data", sample.evaluate_options, sample.evaluate),
-    ("cost", "count and time one denoising step in both spaces", cost.cost_options, cost.cost),
+    ("cost", "count and time a denoising step in both spaces, or a published system", cost.cost_options, cost.cost),
     (
         "reference",
         "run the stages that the course's recorded numbers come from",

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ldm_course import checkpoints
 from ldm_course.checkpoints import load_denoiser, load_model, save_denoiser, save_model
+from ldm_course.cli import cost as cost_command
 from ldm_course.cli import data as data_command
 from ldm_course.cli import main
 from ldm_course.cli import train as train_command
@@ -22,6 +23,7 @@ from ldm_course.diffusion.schedules import make_schedule
 from ldm_course.lab import runs
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import list_records, load_record
+from ldm_course.measure.timing import Rates
 from ldm_course.networks.autoencoder import Autoencoder
 from ldm_course.networks.unet import UNet
 from ldm_course.spaces import PixelSpace
@@ -242,6 +244,17 @@ def test_cost_counts_both_spaces(capsys):
     assert all("GFLOP a step" in s and "ms a step" in s for s in (pixel, latent))
 
 
+def test_cost_counts_the_published_systems(capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cost_command, "machine_rates", lambda *a, **k: asked.append(a) or Rates(matmul=1e12, conv=2e12))
+    assert main.main(["cost", "--system", "all"]) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[0].split("  ")[-1].strip() == "SD 3 medium" and "2 TFLOP/s" in text and len(asked) == 1
+    assert main.main(["cost", "--system", "sd15", "--size", "256"]) == 0
+    text = capsys.readouterr().out
+    assert "256 x 256" in text and "4 x 32 x 32" in text and "SDXL" not in text
+
+
 def test_data_says_what_it_holds(capsys):
     assert main.main(["data", "--data", "scenes", "--size", "16", "--limit", "9", "--out", "new/d.png"]) == 0
     said = capsys.readouterr().out
@@ -309,6 +322,12 @@ MISTAKES = {
     "cost: size": (["cost", "--size", 0], "--size 0; expected more than 0"),
     "cost: odd size": (["cost", "--size", 30], "30"),
     "cost: batch": (["cost", "--batch-size", -1], "--batch-size -1"),
+    "cost: a system's size": (
+        ["cost", "--system", "sd15", "--size", 40],
+        "size=40; expected a positive multiple of 64",
+    ),
+    "cost: a system's batch": (["cost", "--system", "sdxl", "--batch-size", 2], "leave it out with --system"),
+    "cost: a system's profile": (["cost", "--system", "sd3", "--profile", "cpu"], "leave it out with --system"),
     "data: none": (["data", "--count", 0], "--count 0"),
     "data: limit": (["data", "--data", "scenes", "--limit", 0], "limit=0"),
     "data: folder": (["data", "--data", "."], "holds no pictures"),

@@ -7,7 +7,7 @@ import pytest
 
 from ldm_course.cli import main
 from ldm_course.lab import figures, records, report
-from ldm_course.lab.claims import ch2_results, ch6_three_stages, ledger, verdicts
+from ldm_course.lab.claims import ch2_results, ch6_three_stages, ch8_formula, ledger, verdicts
 from ldm_course.lab.claims.ch1_complexity import states_held
 from ldm_course.lab.claims.learnt import Budget, as_good, at_equal_budget, lacking
 from ldm_course.lab.claims.ledger import CLAIMS
@@ -44,7 +44,7 @@ def test_every_claim_of_the_source_is_in_the_ledger():
 def test_without_records_nothing_is_guessed(store):
     for id, found in ((c.id, f) for c, f in ledger.entries()):
         assert found.verdict in verdicts.ORDER and not found.sources
-        counted = {"C1.1", "C1.2", "C1.3", "C1.4", "C2.2", "C3.1", "C3.2", "C8.1", "C8.4"}
+        counted = {"C1.1", "C1.2", "C1.3", "C1.4", "C2.2", "C3.1", "C3.2", "C8.1", "C8.4", "C8.5"}
         assert (found.verdict != NOT_YET) == (id in counted), id
     assert "run: ldm-course reference --stage training-speed" in judged("C2.1").found
 
@@ -154,6 +154,38 @@ def test_what_is_counted():
     assert table.verdict == REFUTED and "64 at 32, 4,096 at 256, 16,384 at 512, 65,536 at 1024: 48x" in table.found
     assert table.holds == "The table is that of f = 4."
     assert judged("C3.2").verdict == CONFIRMED and judged("C8.4").verdict == REFUTED
+
+
+def test_the_formula_is_judged_by_the_published_systems(store, monkeypatch):
+    found = judged("C8.1")
+    assert found.verdict == CONFIRMED and "4 x 64 x 64 in SD 1.5" in found.found and "48x" in found.holds
+    step = judged("C8.4")
+    assert step.verdict == REFUTED and "36.0x, 18.9x, 1.0x with networks built for the size" in step.found
+    monkeypatch.setattr(ch8_formula, "SYSTEMS", {"sdxl": ch8_formula.SDXL})
+    assert judged("C8.4").verdict == REFINED  # 18.9x, alone, is within a factor of two
+    monkeypatch.setattr(ch8_formula, "SYSTEMS", {"sd15": ch8_formula.SD15})
+    assert judged("C8.4").verdict == REFUTED
+
+
+def test_consumer_gpus_run_it_and_do_not_train_it(store):
+    found = judged("C8.5")
+    assert found.verdict == REFUTED and not found.sources
+    assert "sampling holds 2.4 GiB, training on one picture 17.2" in found.found and "7.5 years at least" in found.found
+    for rules, word in (  # with years enough the memory decides, and the largest card must hold a training
+        ({"card_years": 8.0}, REFINED),
+        ({"card_years": 8.0, "small_card": 17.2}, CONFIRMED),
+        ({"card_years": 7.0, "small_card": 17.2}, REFUTED),
+        ({"card_years": 8.0, "large_card": 17.0}, REFUTED),
+        ({"card_years": 8.0, "small_card": 17.2, "wait": 80.0}, REFINED),  # pixels take less than that
+        ({"card_years": 8.0, "small_card": 17.2, "wait": 1.5}, REFINED),  # and latents more
+    ):
+        with verdicts.under(**rules):
+            assert judged("C8.5").verdict == word, rules
+    row = {"f": 8, "precision": "float32", "step": {"batch": 1, "seconds_alone": 6.0}, "decode": {"seconds_alone": 9.0}}
+    store(ch8_formula.MEASURED, row)
+    found = judged("C8.5")
+    assert found.found.endswith("; measured (float32, batch 1): 10 min 09 s a picture")
+    assert found.sources == (f"{ch8_formula.MEASURED}-cpu",) and found.verdict == REFUTED
 
 
 def comparison(images_kd):

@@ -101,4 +101,4 @@ def _measured(seen: Evidence, passes: int) -> str:
     except NotRecorded:
         return ""
     seconds = picture_seconds(row, passes, alone=True)
-    return "" if seconds is None else f"; measured here ({measured_as(row)}): {duration(seconds)} a picture"
+    return "" if seconds is None else f"; measured ({measured_as(row)}): {duration(seconds)} a picture"
