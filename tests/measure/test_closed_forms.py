@@ -125,7 +125,7 @@ def unets(draw):
     )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(unets(), st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 7]))
 def test_a_unet_with_text_is_diffusers_to_the_last_flop(part, times, batch, tokens):
     size = times * part.multiple
@@ -138,7 +138,7 @@ def test_a_unet_with_text_is_diffusers_to_the_last_flop(part, times, batch, toke
     assert cost.training == training_flops(net, given_, named)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     st.builds(
         TransformerPart,

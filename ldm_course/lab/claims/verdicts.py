@@ -53,9 +53,9 @@ class Rules:
     practical: float = _rule(10.0, "times cheaper than in pixels, for a training step that makes a size practical")
     slow: float = _rule(10.0, "times the seconds of the cheapest sampler that is as good, for a slow one")
     first_stage: float = _rule(50.0, "epochs of the autoencoder on a bill of 100 for the denoiser")
-    small_card: float = _rule(12.0, "GiB of a consumer GPU: what fits in so many runs, or trains, on any")
-    large_card: float = _rule(24.0, "GiB of the largest consumer GPU: what needs more than that is beyond them")
-    card_years: float = _rule(1.0, "years that one consumer GPU may take for a training, to be able to do it")
+    small_card: float = _rule(12.0, "GiB of a common consumer GPU: what needs no more runs, or trains, on most")
+    large_card: float = _rule(24.0, "GiB of a large consumer GPU: what needs more is beyond them")
+    card_years: float = _rule(1.0, "years that one consumer GPU may take for a training that it can do")
 
     def table(self) -> list[tuple[str, float, str]]:
         """Name, value and meaning of each."""
