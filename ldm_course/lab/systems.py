@@ -23,8 +23,8 @@ Memory is by the rules of measure.closed_forms, with fused attention. Rates:
 "here" is the best that a large product or convolution reached just now, so a
 picture takes longer; the GPUs' are SD 1.5's FLOPs times the steps a second
 that Hugging Face measured (diffusers, optimization/torch2.0, batches of 4,
-half precision, not compiled), right within a factor of two for other
-networks."""
+half precision, not compiled); by a published time of SDXL's, too long for it
+by less than a factor of two."""
 
 
 def sections(systems: Sequence[System], rates: Mapping[str, float] | None = None) -> list[Section]:
