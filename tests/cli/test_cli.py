@@ -252,7 +252,7 @@ def test_cost_counts_the_published_systems(capsys, monkeypatch):
     assert text.splitlines()[0].split("  ")[-1].strip() == "SD 3 medium" and "2 TFLOP/s" in text and len(asked) == 1
     assert main.main(["cost", "--system", "sd15", "--size", "256"]) == 0
     text = capsys.readouterr().out
-    assert "256 x 256" in text and "4 x 32 x 32" in text and "SDXL" not in text
+    assert "256 x 256" in text and "4 x 32 x 32" in text and text.splitlines()[0].strip() == "SD 1.5"
 
 
 def test_data_says_what_it_holds(capsys):
