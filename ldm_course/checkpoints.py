@@ -17,25 +17,32 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import AutoencoderConfig, UNetConfig, from_stored
+from .config import AutoencoderConfig, TextUNetConfig, UNetConfig, from_stored
 from .denoiser import Denoiser
 from .diffusion.schedules import make_schedule
 from .files import MACHINES, all_finite, home, written_whole
 from .networks.autoencoder import Autoencoder
+from .networks.text import TextUNet
 from .networks.unet import UNet
 from .spaces import LatentSpace, PixelSpace
 
-KINDS = {"unet": (UNet, UNetConfig), "autoencoder": (Autoencoder, AutoencoderConfig)}
+KINDS = {
+    "unet": (UNet, UNetConfig),
+    "text-unet": (TextUNet, TextUNetConfig),
+    "autoencoder": (Autoencoder, AutoencoderConfig),
+}
+DENOISERS = ("unet", "text-unet")
 
 
 def save_model(path: str | Path, model: nn.Module, *, half: bool = False, **meta) -> Path:
     """Writes weights and configuration; `half` rounds the weights to float16. `meta` is kept as JSON.
 
-    ValueError: neither a `UNet` nor an `Autoencoder`, or weights that are not finite, also after rounding.
+    ValueError: a model that is none of KINDS, or weights that are not finite, also after rounding.
     """
     kind = next((k for k, (cls, _) in KINDS.items() if isinstance(model, cls)), None)
     if kind is None:
-        raise ValueError(f"cannot save a {type(model).__name__}; expected a UNet or an Autoencoder")
+        known = ", ".join(cls.__name__ for cls, _ in KINDS.values())
+        raise ValueError(f"cannot save a {type(model).__name__}; expected one of {known}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half:
         tensors = {k: _rounded(v) for k, v in tensors.items()}
@@ -122,8 +129,9 @@ def _rounded(value: Tensor) -> Tensor:
 def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
     """A denoiser with its space, ready to draw; ValueError if the file is none."""
     model, meta = load_model(path, device)
-    if not isinstance(model, UNet) or not {"size", "schedule", "prediction", "autoencoder"} <= meta.keys():
-        given = "a U-Net without its schedule" if isinstance(model, UNet) else "an autoencoder"
+    draws = isinstance(model, tuple(KINDS[kind][0] for kind in DENOISERS))
+    if not draws or not {"size", "schedule", "prediction", "autoencoder"} <= meta.keys():
+        given = "a U-Net without its schedule" if draws else "an autoencoder"
         known = ", ".join(pretrained_names()) or "none yet"
         raise ValueError(f"{path}: this is {given}; expected a denoiser, such as the course's own: {known}")
     if meta["autoencoder"] is None:
@@ -142,7 +150,7 @@ def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoi
 
 def pretrained_names() -> list[str]:
     """The denoisers that come with the course, by the name that `ldm-course sample --pretrained` takes."""
-    return [name for name, path in _shipped().items() if _kind(path) == "unet"]
+    return [name for name, path in _shipped().items() if _kind(path) in DENOISERS]
 
 
 def _shipped() -> dict[str, Path]:

@@ -109,13 +109,13 @@ def test_the_mean_loss_is_the_same_at_every_call_and_weighs_pictures_alike():
 def test_labels_are_dropped_at_their_rate_and_only_those():
     data, model = pictures(), Recorder()
     indices = torch.arange(20_000) % 10
-    DenoisingObjective(data, SCHEDULE, "eps", num_classes=3, label_dropout=0.15)(model, indices, rng(batch=20_000))
+    DenoisingObjective(data, SCHEDULE, "eps", num_classes=3, dropout=0.15)(model, indices, rng(batch=20_000))
     label = model.asked[2]
     dropped = label == 3
     assert abs(dropped.float().mean() - 0.15) < 0.01
     assert torch.equal(label[~dropped], data.labels[indices][~dropped])
     for share, expected in ((0.0, data.labels[INDICES]), (1.0, torch.full((6,), 3))):
-        DenoisingObjective(data, SCHEDULE, "eps", num_classes=3, label_dropout=share)(model, INDICES, rng())
+        DenoisingObjective(data, SCHEDULE, "eps", num_classes=3, dropout=share)(model, INDICES, rng())
         assert torch.equal(model.asked[2], expected)
 
 
