@@ -21,6 +21,7 @@ from .spaces import LatentSpace, PixelSpace
 
 Label = str | int | Tensor | None
 Prompt = str | Sequence[str] | None
+_READS_NOT = "this model was trained without texts; leave the prompt out"
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Denoiser:
         """
         if not self.reads:
             if prompt is not None or negative_prompt is not None:
-                raise ValueError("this model was trained without texts; leave the prompt out")
+                raise ValueError(_READS_NOT)
             labels = self.labels(label, count)
             return None if labels is None else Condition(labels, torch.full_like(labels, self.num_classes))
         if label is not None:
@@ -101,6 +102,8 @@ class Denoiser:
 
     def notes(self, prompt: str) -> list[str]:
         """What the reader of a prompt should know: words that this network does not know, words left out for length."""
+        if not self.reads:
+            raise ValueError(_READS_NOT)
         tokenizer, said = self.model.tokenizer, []
         if unknown := tokenizer.unknown(prompt):
             said.append(f"not in its vocabulary, so passed over: {', '.join(dict.fromkeys(unknown[:12]))}")
