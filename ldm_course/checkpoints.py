@@ -34,8 +34,12 @@ KINDS = {
 DENOISERS = ("unet", "text-unet")
 
 
-def save_model(path: str | Path, model: nn.Module, *, half: bool = False, **meta) -> Path:
-    """Writes weights and configuration; `half` rounds the weights to float16. `meta` is kept as JSON.
+EIGHT_BIT = ".scale"  # after a weight's name: the float16 factor of each row of a weight that is stored in 8 bits
+
+
+def save_model(path: str | Path, model: nn.Module, *, half: bool = False, eight_bit: bool = False, **meta) -> Path:
+    """Writes weights and configuration; `half` rounds the weights to float16, and with `eight_bit` the large ones to 8
+    bits, -127 to 127 times a factor for each row. `meta` is kept as JSON.
 
     ValueError: a model that is none of KINDS, or weights that are not finite, also after rounding.
     """
@@ -44,7 +48,9 @@ def save_model(path: str | Path, model: nn.Module, *, half: bool = False, **meta
         known = ", ".join(cls.__name__ for cls, _ in KINDS.values())
         raise ValueError(f"cannot save a {type(model).__name__}; expected one of {known}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    if half:
+    if eight_bit:
+        tensors = dict(pair for k, v in tensors.items() for pair in _in_eight_bits(k, v))
+    elif half:
         tensors = {k: _rounded(v) for k, v in tensors.items()}
     if not all_finite(tensors):
         raise ValueError(f"{path} was not written: a weight is NaN or infinite, so this training has failed")
@@ -67,7 +73,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
             raise ValueError("a weight is NaN or infinite; train it again")
         cls, config_cls = KINDS[text["kind"]]
         model = cls(from_stored(config_cls, json.loads(text["config"])))
-        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+        model.load_state_dict(_from_stored(state))
         meta = json.loads(text["meta"])
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise ValueError(f"{path}: not a checkpoint of this course ({str(error).splitlines()[0]})") from error
@@ -77,7 +83,13 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
 
 
 def save_denoiser(
-    path: str | Path, denoiser: Denoiser, *, autoencoder: str | None = None, half: bool = False, **meta
+    path: str | Path,
+    denoiser: Denoiser,
+    *,
+    autoencoder: str | None = None,
+    half: bool = False,
+    eight_bit: bool = False,
+    **meta,
 ) -> Path:
     """Writes a denoiser; a latent one with the name of its `autoencoder`'s file, which lies in the same folder, and
     that one's fingerprint.
@@ -99,7 +111,7 @@ def save_denoiser(
             raise ValueError("a latent denoiser is stored with the name of its autoencoder's file; give autoencoder")
         first_stage["autoencoder_fingerprint"] = fingerprint(space.autoencoder)
     about = {"size": space.size, "schedule": levels, "prediction": denoiser.prediction}
-    return save_model(path, denoiser.model, half=half, **about, **first_stage, **meta)
+    return save_model(path, denoiser.model, half=half, eight_bit=eight_bit, **about, **first_stage, **meta)
 
 
 def check_may_replace(path: Path, model: nn.Module) -> None:
@@ -124,6 +136,29 @@ def fingerprint(model: nn.Module) -> str:
 def _rounded(value: Tensor) -> Tensor:
     """In float16; but not the latents' scale: one number, whose rounding would save nothing and move every latent."""
     return value.half() if value.is_floating_point() and value.ndim else value
+
+
+def _in_eight_bits(name: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    """A weight as whole numbers and a factor for each row (output channel), so that its largest entry becomes 127; what
+    has few numbers or no rows, as `_rounded` has it."""
+    if not value.is_floating_point() or value.ndim < 2 or value[0].numel() < 16:
+        return [(name, _rounded(value))]
+    rows = value.flatten(1)
+    scale = (rows.abs().amax(1) / 127).clamp(min=2**-24).half()
+    whole = (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+    return [(name, whole.view(value.shape)), (name + EIGHT_BIT, scale)]
+
+
+def _from_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in float32, however they were rounded."""
+    scales = {k: state[k + EIGHT_BIT] for k in state if k + EIGHT_BIT in state}
+    found = {}
+    for name in state.keys() - {k + EIGHT_BIT for k in scales}:
+        value = state[name]
+        if name in scales:
+            value = (value.flatten(1) * scales[name].float()[:, None]).view(value.shape)
+        found[name] = value.float() if value.is_floating_point() else value
+    return found
 
 
 def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
