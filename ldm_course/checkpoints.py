@@ -17,11 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import AutoencoderConfig, TextUNetConfig, UNetConfig, from_stored
+from .config import AutoencoderConfig, DetectorConfig, TextUNetConfig, UNetConfig, from_stored
 from .denoiser import Denoiser
 from .diffusion.schedules import make_schedule
 from .files import MACHINES, all_finite, home, written_whole
 from .networks.autoencoder import Autoencoder
+from .networks.detector import Detector
 from .networks.text import TextUNet
 from .networks.unet import UNet
 from .spaces import LatentSpace, PixelSpace
@@ -30,8 +31,10 @@ KINDS = {
     "unet": (UNet, UNetConfig),
     "text-unet": (TextUNet, TextUNetConfig),
     "autoencoder": (Autoencoder, AutoencoderConfig),
+    "detector": (Detector, DetectorConfig),
 }
 DENOISERS = ("unet", "text-unet")
+_CALLED = {UNet: "a U-Net", TextUNet: "a U-Net", Autoencoder: "an autoencoder", Detector: "a detector"}
 
 
 EIGHT_BIT = ".scale"  # after a weight's name: the float16 factor of each row of a weight that is stored in 8 bits
@@ -120,8 +123,8 @@ def check_may_replace(path: Path, model: nn.Module) -> None:
         return
     there, _ = load_model(path)
     if type(there) is not type(model) or there.config != model.config:
-        what = "an autoencoder" if isinstance(there, Autoencoder) else "a U-Net"
-        raise ValueError(f"{path} holds {what} of another configuration; choose another name or folder, or delete it")
+        what = f"{_CALLED[type(there)]} of another configuration"
+        raise ValueError(f"{path} holds {what}; choose another name or folder, or delete it")
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -166,7 +169,7 @@ def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoi
     model, meta = load_model(path, device)
     draws = isinstance(model, tuple(KINDS[kind][0] for kind in DENOISERS))
     if not draws or not {"size", "schedule", "prediction", "autoencoder"} <= meta.keys():
-        given = "a U-Net without its schedule" if draws else "an autoencoder"
+        given = _CALLED[type(model)] + (" without its schedule" if draws else "")
         known = ", ".join(pretrained_names()) or "none yet"
         raise ValueError(f"{path}: this is {given}; expected a denoiser, such as the course's own: {known}")
     if meta["autoencoder"] is None:
@@ -175,7 +178,8 @@ def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoi
         beside = Path(path).with_name(meta["autoencoder"])
         autoencoder, _ = load_model(beside, device)
         if not isinstance(autoencoder, Autoencoder):
-            raise ValueError(f"{beside}: expected the autoencoder that {path} works with; this is a U-Net")
+            this = _CALLED[type(autoencoder)]
+            raise ValueError(f"{beside}: expected the autoencoder that {path} works with; this is {this}")
         known = meta.get("autoencoder_fingerprint")  # files of the first edition have none
         if known is not None and known != fingerprint(autoencoder):
             raise ValueError(f"{path} was trained with another autoencoder than {beside}; put its own beside it")

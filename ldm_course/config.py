@@ -169,6 +169,19 @@ class AutoencoderConfig:
 
 
 @dataclass(frozen=True)
+class DetectorConfig:
+    """The network that reads pictures of scenes (chapter 8): the names of what it tells apart, in the order of its
+    outputs, and its widths at 1/2, 1/4 and 1/8 of the picture's side."""
+
+    shapes: tuple[str, ...]
+    colours: tuple[str, ...]
+    patterns: tuple[str, ...]
+    tints: tuple[str, ...]
+    block_out_channels: tuple[int, int, int] = (32, 48, 64)
+    norm_num_groups: int = 8
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run. The first of `steps`, `images` and `seconds` to be reached ends it.
 

@@ -29,6 +29,7 @@ from .stages import (
     cost,
     denoisers,
     fine_structures,
+    obedience,
     perception,
     quality,
     sampling,
@@ -51,6 +52,7 @@ def _all() -> Iterator[Stage]:
     yield from denoisers.DRAWINGS
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)
+    yield from obedience.STAGES
 
 
 STAGES = {stage.name: stage for stage in _all()}
