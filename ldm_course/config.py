@@ -98,7 +98,7 @@ class TextConfig:
     without `positions` is a bag of words. `activation` is "gelu", or "quick_gelu" as in OpenAI's weights.
     """
 
-    vocab_size: int = 4
+    vocab_size: int = 3
     length: int = 24
     width: int = 128
     layers: int = 3

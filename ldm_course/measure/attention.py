@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..denoiser import Denoiser
 from ..networks.layers import CrossAttention
-from ..networks.text import END, START, words_of
+from ..networks.text import END
 
 
 @contextmanager
@@ -60,6 +60,5 @@ def word_maps(d: Denoiser, prompt: str, **options) -> tuple[Tensor, list[str], T
         total += F.interpolate(grid, size=(size, size), mode="nearest")[0]
     known = d.model.tokenizer
     tokens = known([prompt])[0].tolist()
-    names = ["start", *words_of(prompt)[: tokens.index(END) - 1], "end"]
-    assert tokens[0] == START and len(names) == tokens.index(END) + 1
+    names = ["start", *known.known(prompt)[: tokens.index(END) - 1], "end"]
     return picture, names, total[: len(names)] / len(seen)
