@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 
 def from_stored(cls: type, stored: Mapping[str, Any]):
     """A configuration of class `cls` from what JSON kept of it: lists become tuples again.
 
-    TypeError: an entry that `cls` does not have.
+    TypeError: an entry that `cls` does not have. KeyError: the same, of a configuration within it.
     """
-    return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()})
+    return cls(**{name: _from_json(v, cls, name) for name, v in stored.items()})
+
+
+def _from_json(value: Any, cls: type, name: str) -> Any:
+    if isinstance(value, dict):
+        return from_stored(get_type_hints(cls)[name], value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,9 @@ class UNetConfig:
 
     `attention[i]` says whether level i, counted from the full resolution down, has self-attention;
     `num_classes` adds an embedding of the class, with one row more than classes: the last means "no label".
+    `cross_attention_dim` is the width of a context, such as an encoded text, that each attention then reads as well
+    (`UNet2DConditionModel`'s name for it, chapter 8). `attention_heads` gives heads by level, where their width is not
+    `attention_head_dim` everywhere.
     `norm_num_groups` leaves some channels to a group at every level: with one channel to a group, the norm takes
     each channel's mean and spread over the picture away, and colours come out as the average of all colours.
     """
@@ -36,20 +45,33 @@ class UNetConfig:
     attention_head_dim: int = 32
     norm_num_groups: int = 8
     num_classes: int | None = None
+    cross_attention_dim: int | None = None
+    attention_heads: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        if len(self.attention) != len(self.block_out_channels):
-            raise ValueError(
-                f"attention has {len(self.attention)} entries for {len(self.block_out_channels)} levels; "
-                "give one for each"
-            )
+        for name in ("attention", "attention_heads"):
+            each = getattr(self, name)
+            if each is not None and len(each) != len(self.block_out_channels):
+                raise ValueError(
+                    f"{name} has {len(each)} entries for {len(self.block_out_channels)} levels; give one for each"
+                )
+        if self.num_classes is not None and self.cross_attention_dim is not None:
+            raise ValueError("num_classes and cross_attention_dim; expected one kind of condition")
         attends = (*self.attention[:-1], True)  # below the last level, the middle always does
-        for width, attention in zip(self.block_out_channels, attends):
-            if width % self.norm_num_groups or (attention and width % self.attention_head_dim):
+        for level, width in enumerate(self.block_out_channels):
+            divisor = self.attention_head_dim if self.attention_heads is None else self.attention_heads[level]
+            if width % self.norm_num_groups or (attends[level] and width % divisor):
                 raise ValueError(
                     f"a level of {width} channels is not a multiple of norm_num_groups={self.norm_num_groups}, "
-                    f"or it has attention and is none of attention_head_dim={self.attention_head_dim}"
+                    f"or it has attention and is none of attention_head_dim={self.attention_head_dim}, "
+                    f"attention_heads={self.attention_heads}"
                 )
+
+    def heads(self, level: int) -> int:
+        """Heads of an attention at that level; level -1, the last one's, is the middle's."""
+        if self.attention_heads is not None:
+            return self.attention_heads[level]
+        return self.block_out_channels[level] // self.attention_head_dim
 
     def for_channels(self, channels: int) -> UNetConfig:
         """The same network for pictures, or latents, of another number of channels."""
@@ -59,12 +81,57 @@ class UNetConfig:
         """The same network as one would build it for inputs of `grid` x `grid`: as many more levels, of the last
         one's width, as keep its attention on grids of at most `most` a side (chapter 3). With `most` infinite, itself.
         """
-        widths, attending = self.block_out_channels, sum(self.attention)
+        widths, attending, heads = self.block_out_channels, sum(self.attention), self.attention_heads
         while grid / 2 ** (len(widths) - 1) > most:
             widths += widths[-1:]
+            heads = heads and heads + heads[-1:]
         levels = len(widths)
         attention = tuple(i >= levels - attending and grid // 2**i <= most for i in range(levels))
-        return replace(self, block_out_channels=widths, attention=attention)
+        return replace(self, block_out_channels=widths, attention=attention, attention_heads=heads)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """A text encoder, in the terms of CLIP's (chapter 8): a transformer over at most `length` tokens of `vocab_size`.
+
+    `causal`: a token sees only those before it, as in CLIP, so that only the last one knows the whole text. `layers` 0
+    without `positions` is a bag of words. `activation` is "gelu", or "quick_gelu" as in OpenAI's weights.
+    """
+
+    vocab_size: int = 3
+    length: int = 24
+    width: int = 128
+    layers: int = 3
+    heads: int = 4
+    positions: bool = True
+    causal: bool = False
+    activation: str = "gelu"
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
+        if self.activation not in ("gelu", "quick_gelu"):
+            raise ValueError(f"activation={self.activation!r}; expected 'gelu' or 'quick_gelu'")
+
+
+@dataclass(frozen=True)
+class TextUNetConfig:
+    """A U-Net that reads a text, its encoder, and the `words` that this knows, in the order of their numbers."""
+
+    unet: UNetConfig
+    text: TextConfig
+    words: tuple[str, ...]
+
+    def __post_init__(self):
+        if self.unet.cross_attention_dim != self.text.width:
+            raise ValueError(
+                f"the U-Net reads a context of width {self.unet.cross_attention_dim}, "
+                f"the text encoder makes one of {self.text.width}; expected the same"
+            )
+
+    @property
+    def in_channels(self) -> int:
+        return self.unet.in_channels
 
 
 @dataclass(frozen=True)
@@ -99,6 +166,19 @@ class AutoencoderConfig:
             raise ValueError(f"f={f}; expected a power of two")
         widths, levels = self.block_out_channels, f.bit_length()
         return replace(self, block_out_channels=(widths + widths[-1:] * levels)[:levels])
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """The network that reads pictures of scenes (chapter 8): the names of what it tells apart, in the order of its
+    outputs, and its widths at 1/2, 1/4 and 1/8 of the picture's side."""
+
+    shapes: tuple[str, ...]
+    colours: tuple[str, ...]
+    patterns: tuple[str, ...]
+    tints: tuple[str, ...]
+    block_out_channels: tuple[int, int, int] = (32, 48, 64)
+    norm_num_groups: int = 8
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A trained denoiser as one object: it knows all that drawing needs, and draws (chapters 0 and 2).
+"""A trained denoiser as one object: it knows all that drawing needs, and draws (chapters 0, 2 and 8).
 
 Which schedule, which prediction, which space, which conditions: whoever trains decides that, and a wrong choice later
 draws rubbish without a word. So nobody has to choose again.
@@ -6,7 +6,7 @@ draws rubbish without a word. So nobody has to choose again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,21 +15,44 @@ from torch import Tensor
 from .device import native_precision
 from .diffusion.samplers import sample, x0_predictor
 from .diffusion.schedules import Schedule
+from .networks.text import TextUNet
 from .networks.unet import UNet
 from .spaces import LatentSpace, PixelSpace
 
 Label = str | int | Tensor | None
+Prompt = str | Sequence[str] | None
+_READS_NOT = "this model was trained without texts; leave the prompt out"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What some pictures are asked to show: `asked`, and what stands for nothing asked, `nothing`, shaped like it.
+
+    Classes int64 (count,), or encoded texts (count, L, D). A slice of it is the condition of those pictures.
+    """
+
+    asked: Tensor
+    nothing: Tensor
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def __getitem__(self, part: slice) -> Condition:
+        return Condition(self.asked[part], self.nothing[part])
 
 
 @dataclass(frozen=True)
 class Denoiser:
     """A network, the space it works in, its schedule and what it predicts; `meta` is what its file says beside that.
 
-    `label`, in all methods: for each picture a class, int64 (count,); or one class for all, by name or number; or None,
-    for no class in particular.
+    In all methods, what is asked for. `label`: for each picture a class, int64 (count,); or one class for all, by name
+    or number; or None, for no class in particular. `prompt`, for a network that reads texts: a text for each picture,
+    or one for all, or None, the empty text; `negative_prompt`, likewise, is what guidance leads away from, in place of
+    the empty text. `guidance_scale` s: x̂₀ is what the network says without the condition, plus s times what the
+    condition changes; 1 is no guidance (the papers' w is s - 1).
     """
 
-    model: UNet
+    model: UNet | TextUNet
     space: PixelSpace | LatentSpace
     schedule: Schedule
     prediction: str
@@ -42,12 +65,51 @@ class Denoiser:
     @property
     def num_classes(self) -> int | None:
         """How many classes it knows; None: it was trained without."""
-        return self.model.config.num_classes
+        return None if self.reads else self.model.config.num_classes
+
+    @property
+    def reads(self) -> bool:
+        """Whether it takes prompts."""
+        return isinstance(self.model, TextUNet)
 
     @property
     def classes(self) -> list[str]:
         """Their names, where its file has them."""
         return list(self.meta.get("classes") or [])
+
+    def condition(
+        self, count: int, *, label: Label = None, prompt: Prompt = None, negative_prompt: Prompt = None
+    ) -> Condition | None:
+        """What `count` pictures are asked to show; None: nothing, of a network that knows no text.
+
+        ValueError: what this network does not take, or not one for each picture.
+        """
+        if not self.reads:
+            if prompt is not None or negative_prompt is not None:
+                raise ValueError(_READS_NOT)
+            labels = self.labels(label, count)
+            return None if labels is None else Condition(labels, torch.full_like(labels, self.num_classes))
+        if label is not None:
+            raise ValueError("this model was trained with texts, not with classes; give a prompt in place of a label")
+        return Condition(*(self._encoded(_texts(text, count)) for text in (prompt, negative_prompt)))
+
+    @torch.no_grad()
+    def _encoded(self, texts: list[str]) -> Tensor:
+        """(count, L, D); the same text once."""
+        distinct = list(dict.fromkeys(texts))
+        context = self.model.encode(self.model.tokenizer(distinct).to(self.device))
+        return context[[distinct.index(text) for text in texts]]
+
+    def notes(self, prompt: str) -> list[str]:
+        """What the reader of a prompt should know: words that this network does not know, words left out for length."""
+        if not self.reads:
+            raise ValueError(_READS_NOT)
+        tokenizer, said = self.model.tokenizer, []
+        if unknown := tokenizer.unknown(prompt):
+            said.append(f"not in its vocabulary, so passed over: {', '.join(dict.fromkeys(unknown[:12]))}")
+        if cut := tokenizer.cut(prompt):
+            said.append(f"it reads {tokenizer.length - 2} words; the last {len(cut)} were left out")
+        return said
 
     def labels(self, label: Label, count: int) -> Tensor | None:
         """Classes as int64 (count,) on the network's device. ValueError: there is no such class, or there are not
@@ -73,24 +135,40 @@ class Denoiser:
             raise ValueError(f"no class {str(label)!r}; expected 0 to {self.num_classes - 1}{known}")
         return names[str(label)]
 
-    def predictor(self, label: Tensor | None = None, guidance_scale: float = 1.0) -> Callable[[Tensor, int], Tensor]:
-        """predict_x0(xt, t), which `samplers.sample` calls at each step; `label` is int64 (B,) or None."""
+    def predictor(
+        self,
+        condition: Condition | None = None,
+        guidance_scale: float = 1.0,
+        guidance_interval: tuple[int, int] | None = None,
+    ) -> Callable[[Tensor, int], Tensor]:
+        """predict_x0(xt, t), which `samplers.sample` calls at each step; see `samplers.x0_predictor`."""
         return x0_predictor(
             self.model,
             self.schedule,
             prediction=self.prediction,
             clip_x0=self.space.clip_x0,
-            condition=label,
-            no_condition=None if label is None else torch.full_like(label, self.num_classes),
+            condition=condition and condition.asked,
+            no_condition=condition and condition.nothing,
             guidance_scale=guidance_scale,
+            guidance_interval=guidance_interval,
         )
 
-    def sample(self, noise: Tensor, *, label: Label = None, guidance_scale: float = 1.0, **sampler) -> Tensor:
+    def sample(
+        self,
+        noise: Tensor,
+        *,
+        label: Label = None,
+        prompt: Prompt = None,
+        negative_prompt: Prompt = None,
+        guidance_scale: float = 1.0,
+        guidance_interval: tuple[int, int] | None = None,
+        **sampler,
+    ) -> Tensor:
         """From noise (B, *space.shape) to samples like it, in the denoiser's space; `sampler` are the options of
         `samplers.sample`: steps, method, eta, generator, callback."""
         noise = noise.to(self.device)
-        predict_x0 = self.predictor(self.labels(label, len(noise)), guidance_scale)
-        return sample(predict_x0, noise, self.schedule, **sampler)
+        condition = self.condition(len(noise), label=label, prompt=prompt, negative_prompt=negative_prompt)
+        return sample(self.predictor(condition, guidance_scale, guidance_interval), noise, self.schedule, **sampler)
 
     def generate(
         self,
@@ -100,7 +178,10 @@ class Denoiser:
         method: str = "ddim",
         eta: float = 0.0,
         label: Label = None,
+        prompt: Prompt = None,
+        negative_prompt: Prompt = None,
         guidance_scale: float = 1.0,
+        guidance_interval: tuple[int, int] | None = None,
         seed: int = 0,
         batch_size: int = 64,
         show: bool = False,
@@ -109,13 +190,13 @@ class Denoiser:
 
         The same seed gives the same noise for every method and number of steps. The network computes in bf16 where the
         hardware does; the sampler's own arithmetic and the decoder stay in float32. `show` draws a progress bar.
-        ValueError: no picture is asked for, or what `labels` or `samplers.sample` refuse.
+        ValueError: no picture is asked for, or what `condition` or `samplers.sample` refuse.
         """
         if count < 1:
             raise ValueError(f"count={count}; expected 1 or more")
-        labels, device = self.labels(label, count), self.device
         self.model.eval()
-        pictures = []
+        condition = self.condition(count, label=label, prompt=prompt, negative_prompt=negative_prompt)
+        device, pictures = self.device, []
         for first in range(0, count, batch_size):
             n = min(batch_size, count - first)
             # One generator a batch, on the CPU: the pictures do not depend on the device. It takes 32 bits of a seed,
@@ -125,8 +206,17 @@ class Denoiser:
             # for the sampler's own noise; its seed is drawn, so that it is not the next batch's
             chance = torch.Generator(device).manual_seed(torch.randint(2**62, (), generator=rng).item())
             options = {"steps": steps, "method": method, "eta": eta, "generator": chance, "progress": show}
-            some = None if labels is None else labels[first : first + n]
+            part = condition and condition[first : first + n]
+            predict_x0 = self.predictor(part, guidance_scale, guidance_interval)
             with torch.autocast(device.type, torch.bfloat16, enabled=native_precision(device) == "bf16"):
-                x0 = self.sample(noise, label=some, guidance_scale=guidance_scale, **options)
+                x0 = sample(predict_x0, noise, self.schedule, **options)
             pictures.append(self.space.to_pictures(x0).cpu())
         return torch.cat(pictures)
+
+
+def _texts(text: Prompt, count: int) -> list[str]:
+    """A text for each of `count` pictures."""
+    texts = [text or ""] * count if text is None or isinstance(text, str) else list(text)
+    if len(texts) != count:
+        raise ValueError(f"{len(texts)} prompts for {count} pictures; expected one for each, or one for all")
+    return texts

@@ -1,4 +1,4 @@
-"""`ldm-course train`: an autoencoder, or a denoiser in either space."""
+"""`ldm-course train`: an autoencoder, a denoiser in either space, or one that reads texts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from .options import positive, which_data
 
 
 def train_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("autoencoder", "pixel", "latent"))
+    parser.add_argument("what", choices=("autoencoder", "pixel", "latent", "text2image"))
     which_data(parser)
     parser.add_argument("--profile", help="whose network to take (default: by hardware, or $LDM_PROFILE)")
-    parser.add_argument("--autoencoder", type=Path, help="for latent: the autoencoder's .safetensors file")
+    parser.add_argument(
+        "--autoencoder", type=Path, help="for latent and text2image: the autoencoder's .safetensors file"
+    )
     parser.add_argument("--minutes", type=float, help="stop after so many minutes of training")
     parser.add_argument("--images", type=int, help="stop after so many pictures seen")
     parser.add_argument("--steps", type=int, help="stop after so many optimizer steps")
@@ -51,8 +53,9 @@ def train(args: argparse.Namespace) -> int:
     profile = profiles.profile(args.profile)
     if args.minutes is None and args.images is None and args.steps is None:
         raise ValueError("say when to stop: give --minutes, --images or --steps")
-    if (args.what == "latent") != (args.autoencoder is not None):
-        raise ValueError("--autoencoder FILE goes with `train latent`, and only with it")
+    in_latents = args.what in ("latent", "text2image")
+    if in_latents != (args.autoencoder is not None):
+        raise ValueError("--autoencoder FILE goes with `train latent` and `train text2image`, and only with them")
     positive(batch_size=args.batch_size, lr=args.lr, sample_every=args.sample_every)
     positive(save_every=args.save_every, log_every=args.log_every)
     size = profile.size if args.size is None else args.size
@@ -82,11 +85,13 @@ def train(args: argparse.Namespace) -> int:
         losses = {f"{term}_weight": weight for term, weight in weights.items()}
         run = AutoencoderRun(pictures, test, profile.autoencoder, training, losses=losses, **options)
     else:
-        network = profile.unet if args.unconditional else with_classes(profile.unet, pictures)
+        reads = args.what == "text2image"
+        network = profile.text_unet if reads else profile.unet
+        if not (reads or args.unconditional):
+            network = with_classes(network, pictures)
         schedule = make_schedule(args.schedule)
-        run = DenoiserRun(
-            pictures, network, training, schedule, args.prediction, autoencoder=args.autoencoder, **options
-        )
+        options |= {"autoencoder": args.autoencoder, "text": profile.text if reads else None}
+        run = DenoiserRun(pictures, network, training, schedule, args.prediction, **options)
     path = train_run(run, name=name, out=out, profile=profile, sample_every=args.sample_every, publish=args.publish)
     if path is not None:
         print(f"wrote {path}")

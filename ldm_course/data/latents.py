@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -41,6 +41,12 @@ class Latents:
     @property
     def size(self) -> int:
         return self.mean.shape[-1]
+
+    def subset(self, indices: Tensor) -> Latents:
+        """The latents at `indices`, int64 (M,), in that order, with their labels; one may be there several times."""
+        labels = None if self.labels is None else self.labels[indices]
+        digest = hashlib.sha256(self.fingerprint.encode() + indices.numpy().tobytes()).hexdigest()[:16]
+        return replace(self, mean=self.mean[indices], std=self.std[indices], labels=labels, fingerprint=digest)
 
     def draw(self, indices: Tensor, rng: Chance) -> Tensor:
         """A fresh draw from the posteriors of these pictures, float32 `(B, c, h, w)`."""

@@ -64,6 +64,18 @@ class Pictures:
         return self.batch(indices, rng.device)
 
 
+def joined(*sets: Pictures) -> Pictures:
+    """Several sets of one size, one after another, with their captions; classes, which differ, are left out."""
+    captions = None if any(part.captions is None for part in sets) else sum((part.captions for part in sets), ())
+    return Pictures(
+        torch.cat([part.images for part in sets]),
+        captions=captions,
+        name=" and ".join(dict.fromkeys(part.name for part in sets)),
+        source="; ".join(dict.fromkeys(part.source for part in sets)),
+        split=sets[0].split,
+    )
+
+
 @dataclass(frozen=True)
 class Crops:
     """Random windows of `side` x `side`, cut from several sets of pictures, which may be of different sizes.

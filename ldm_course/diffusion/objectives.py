@@ -6,6 +6,7 @@ how a batch is divided among processes. The autoencoder's is in `training.recons
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import torch
@@ -96,8 +97,10 @@ class Objective:
 class DenoisingObjective(Objective):
     """E ‖target - model(x_t, t)‖² at uniform t: DDPM's L_simple (equation 14) for ε, and its kin for x₀ and v.
 
-    `data` is `Pictures`, or `Latents` from an autoencoder; the loss knows no difference. With `label_dropout`, that
-    share of labels becomes "no label", which classifier-free guidance needs (Ho & Salimans 2022, algorithm 1).
+    `data` is `Pictures`, or `Latents` from an autoencoder; the loss knows no difference. The network is told labels,
+    with `num_classes`; or texts, with `tokens` int64 (N, L), and `no_tokens` (L,) for the empty text. Of a share
+    `dropout` of the pictures it is told nothing ("no label", the empty text), for classifier-free guidance (Ho &
+    Salimans 2022, algorithm 1).
     """
 
     def __init__(
@@ -107,41 +110,53 @@ class DenoisingObjective(Objective):
         prediction: str,
         *,
         num_classes: int | None = None,
-        label_dropout: float = 0.1,
+        tokens: Tensor | None = None,
+        no_tokens: Tensor | None = None,
+        dropout: float = 0.1,
         flip: bool = False,
     ):
         if num_classes is not None and data.labels is None:
             raise ValueError(f"{data.name} has no labels; train without classes, or give data that has them")
+        if tokens is not None and len(tokens) != len(data):
+            raise ValueError(f"{len(tokens)} texts for {len(data)} pictures; expected one for each")
         self.data, self.schedule, self.prediction = data, schedule, prediction
-        self.num_classes, self.label_dropout, self.flip = num_classes, label_dropout, flip
+        self.num_classes, self.dropout, self.flip = num_classes, dropout, flip
+        self.condition, self.nothing = tokens, no_tokens
+        if num_classes is not None:
+            self.condition, self.nothing = data.labels, torch.tensor(num_classes)
         self.size = len(data)
         self.device = torch.device("cpu")
 
     def to(self, device: torch.device) -> DenoisingObjective:
         self.device = device
         self.data = on_device(self.data, device)
+        if self.condition is not None:
+            self.condition, self.nothing = self.condition.to(device), self.nothing.to(device)
         return self
 
     def describe(self) -> str:
         d, s = self.data, self.schedule
         what = f"{d.name} {d.split} {len(d)} at {d.size}" + (f" {d.fingerprint}" if isinstance(d, Latents) else "")
         levels = f"{s.name} T={s.T}" + (f" shift={s.shift}" if s.shift != 1 else "")
-        return f"denoise {what}, {levels}, {self.prediction}, {self.num_classes}"
+        told = self.num_classes
+        if self.condition is not None and told is None:
+            told = "texts " + hashlib.sha256(self.condition.cpu().numpy().tobytes()).hexdigest()[:16]
+        return f"denoise {what}, {levels}, {self.prediction}, {told}"
 
     def __call__(self, model, indices, rng, critic=None):
         x0 = draw(self.data, indices, rng, self.flip)
         eps = rng.normal(*x0.shape[1:])
         t = rng.integers(self.schedule.T)
         xt = add_noise(x0, eps, t, self.schedule)
-        label = self._labels(indices, rng)
-        pred = model(xt, t) if label is None else model(xt, t, label)
+        told = () if self.condition is None else (self._told(indices, rng),)
+        pred = model(xt, t, *told)
         return {"loss": F.mse_loss(pred.float(), target(x0, eps, t, self.schedule, self.prediction))}
 
-    def _labels(self, indices: Tensor, rng: BatchRandom) -> Tensor | None:
-        if self.num_classes is None:
-            return None
-        label = self.data.labels[indices.to(self.data.labels.device)].to(self.device)
-        return label.masked_fill(rng.uniform() < self.label_dropout, self.num_classes)
+    def _told(self, indices: Tensor, rng: BatchRandom) -> Tensor:
+        """Classes (B,) or tokens (B, L) of these pictures, some of them replaced by nothing."""
+        asked = self.condition[indices.to(self.condition.device)]
+        forgotten = (rng.uniform() < self.dropout).view(-1, *[1] * (asked.ndim - 1))
+        return torch.where(forgotten, self.nothing, asked)
 
 
 @torch.no_grad()

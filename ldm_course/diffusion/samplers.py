@@ -10,7 +10,7 @@ argument, so a step neither copies anything to a GPU nor waits for it.
 
 Papers: DDPM, Ho et al. 2020 (2006.11239); DDIM, Song et al. 2021 (2010.02502); Improved DDPM, Nichol &
 Dhariwal 2021 (2102.09672); classifier-free guidance, Ho & Salimans 2022 (2207.12598); DPM-Solver++, Lu et
-al. 2022 (2211.01095).
+al. 2022 (2211.01095); guidance in an interval, Kynkäänniemi et al. 2024 (2404.07724).
 """
 
 from __future__ import annotations
@@ -179,6 +179,7 @@ def x0_predictor(
     condition: Tensor | None = None,
     no_condition: Tensor | None = None,
     guidance_scale: float = 1.0,
+    guidance_interval: tuple[int, int] | None = None,
 ) -> Callable[[Tensor, int], Tensor]:
     """All that a sampler asks of a network: predict_x0(xt, t), its guess at the clean picture from xt (B, ...).
 
@@ -187,20 +188,26 @@ def x0_predictor(
     - `clip_x0`: whether the guess is clamped to [-1, 1]. True for pixels; False for latents, whose range is another.
       It has no default, because it is the one choice in which the two spaces differ.
     - `condition`: what the network is told beside xt, (B, ...), handed on unread: class indices, or embedded text;
-      `no_condition`, of the same shape, is what it is told where nothing is asked for, and `guidance_scale` as in
-      `guided_prediction`.
+      `no_condition`, of the same shape, is what it is told where nothing is asked for (or what is not wanted: a
+      negative prompt), and `guidance_scale` as in `guided_prediction`.
+    - `guidance_interval`: the first and the last index t at which it is guided; elsewhere it is told the condition, and
+      no more (Kynkäänniemi et al. 2024, 2404.07724). None: everywhere.
 
     Raises ValueError for arguments that are unknown or do not go together, and where the model's answer has another
     shape.
     """
     check_prediction(prediction)
     _check_guidance(condition, no_condition, guidance_scale)
+    first, last = guidance_interval or (0, schedule.T - 1)
+    if not 0 <= first <= last < schedule.T:
+        raise ValueError(f"guidance_interval={guidance_interval}; expected (first, last) within 0 to {schedule.T - 1}")
 
     def predict_x0(xt: Tensor, t: int) -> Tensor:
         if condition is not None and len(condition) != len(xt):
             raise ValueError(f"{len(condition)} conditions for {len(xt)} pictures; expected one for each")
         t_rows = torch.full((len(xt),), t, device=xt.device)
-        pred = guided_prediction(model, xt, t_rows, condition, no_condition, guidance_scale)
+        scale = guidance_scale if first <= t <= last else 1.0
+        pred = guided_prediction(model, xt, t_rows, condition, no_condition, scale)
         if pred.shape != xt.shape:
             raise ValueError(f"the model returned {tuple(pred.shape)} for xt of shape {tuple(xt.shape)}")
         x0_hat = to_x0(pred.to(xt.dtype), xt, t, schedule, prediction)

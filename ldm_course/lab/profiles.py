@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..config import AutoencoderConfig, UNetConfig
+from ..config import AutoencoderConfig, TextConfig, UNetConfig
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Scale:
     `seeds` trainings that tell how much a seed matters; latent ones `latent_times` as many, None for as many as take
     the same FLOPs. `crops` what the first stage for all sizes sees, and `other_crops` those of other f and channels,
     and `structures` each of those that learn nothing but fine structures; `texture_images` each of the trainings that
-    tell what texture does (None: as many as the stage's time allows).
+    tell what texture does (None: as many as the stage's time allows), `text_images` the denoiser that reads texts, and
+    `detector_scenes` the network that reads pictures of scenes.
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
     `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
@@ -40,14 +41,20 @@ class Scale:
     crops: int = 400_000
     other_crops: int = 200_000
     structures: int = 200_000
+    detector_scenes: int = 400_000
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
     texture_images: int | None = 128_000
+    text_images: int | None = None
     limit: int | None = None
     sides: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     call_seconds: float = 20.0
     memory: float = 8 * 2**30
+
+
+_TEXT = TextConfig(layers=2)
+_TEXT_UNET = UNetConfig(block_out_channels=(48, 96, 144), attention=(False, True, True), attention_head_dim=24)
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,11 @@ class Profile:
     """The sizes for one kind of machine.
 
     `unet` serves both spaces, with the space's own channels, and `batch_size` both denoisers; the autoencoder has its
-    own, or the same (None). `budget` is what the comparison grants each space for training, in seconds, the
-    autoencoder included. `eval_count` pictures are made for each distance, `ddpm_count`
-    for the sampler of 1000 steps, the slowest; `match_steps` DDIM steps at the matched budgets. `limit` is the most
-    pictures that are used, None for all. `scale` is how far the reference stages go.
+    own, or the same (None). `text_unet` reads texts through `text`, in latents of pictures of 64 a side. `budget` is
+    what the comparison grants each space for training, in seconds, the autoencoder included. `eval_count` pictures are
+    made for each distance, `ddpm_count` for the sampler of 1000 steps, the slowest; `match_steps` DDIM steps at the
+    matched budgets. `limit` is the most pictures that are used, None for all. `scale` is how far the reference stages
+    go.
     """
 
     name: str
@@ -66,6 +74,8 @@ class Profile:
     limit: int | None = None
     unet: UNetConfig = field(default_factory=UNetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    text_unet: UNetConfig = _TEXT_UNET
+    text: TextConfig = _TEXT
     batch_size: int = 64
     autoencoder_batch_size: int | None = None
     lr: float = 5e-4
@@ -91,6 +101,8 @@ PROFILES = {
         limit=256,
         unet=_SMALL_UNET,
         autoencoder=_SMALL_AUTOENCODER,
+        text_unet=_SMALL_UNET,
+        text=TextConfig(width=32, layers=1),
         batch_size=16,
         budget=1.5,
         eval_count=16,
@@ -108,9 +120,11 @@ PROFILES = {
             crops=64,
             other_crops=64,
             structures=256,
+            detector_scenes=64,
             seeds=2,
             seed_images=48,
             texture_images=48,
+            text_images=48,
             limit=256,
             sides=(32, 64),
             call_seconds=1.0,
@@ -125,7 +139,9 @@ PROFILES = {
         batch_size=32,
         autoencoder_batch_size=16,
         lr=1e-3,
-        scale=Scale(images=48_000, structures=12_000, seeds=3, seed_images=4000, texture_images=None),
+        scale=Scale(
+            images=48_000, structures=12_000, detector_scenes=100_000, seeds=3, seed_images=4000, texture_images=None
+        ),
     ),
     # the same networks and machine, but training that goes on for hours, beside other work: larger batches, slower
     # averages, and enough pictures for a verdict
@@ -146,6 +162,7 @@ PROFILES = {
             few_images=200_000,
             seed_images=100_000,
             texture_images=60_000,
+            text_images=3_000_000,
             long=True,
             seeds=3,
         ),
@@ -182,13 +199,13 @@ PROFILES = {
             latent_times=1,
             compile=True,
             cuda_graph=True,
-            crops=550_000,
             other_crops=300_000,
             structures=300_000,
             long=True,
             seeds=3,
             seed_images=120_000,
             texture_images=100_000,
+            text_images=6_000_000,
             call_seconds=1.5,
         ),
     ),

@@ -23,7 +23,20 @@ from ..files import PLACES, place_of, writable_folder, written_whole
 from ..page.numbers import duration, number
 from .profiles import Profile
 from .records import code_state, figure, is_finished, load_record, make_record, place, save_record, state
-from .stages import autoencoders, comparison, cost, denoisers, fine_structures, perception, quality, sampling, texture
+from .stages import (
+    autoencoders,
+    comparison,
+    cost,
+    denoisers,
+    fine_structures,
+    obedience,
+    perception,
+    prompts,
+    quality,
+    sampling,
+    text2image,
+    texture,
+)
 from .stages.base import Run, Stage, names_of, record_name, went_on_from
 
 SMALL = 4 * 2**20  # bytes: larger weights stay out of the repository
@@ -36,6 +49,7 @@ def _all() -> Iterator[Stage]:
     yield autoencoders.FIRST_STAGE
     yield from (*autoencoders.PHOTOGRAPHS, *denoisers.PHOTOGRAPHS, *sampling.STAGES)
     yield from (*comparison.STAGES, *texture.STAGES)
+    yield from (*text2image.STAGES, *obedience.STAGES, *prompts.STAGES)
     yield from denoisers.DRAWINGS
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)

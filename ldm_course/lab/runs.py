@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoints
-from ..config import AutoencoderConfig, TrainConfig, UNetConfig
+from ..config import AutoencoderConfig, TextConfig, TrainConfig, UNetConfig
 from ..data.latents import encode_pictures
 from ..data.pictures import Pictures, to_uint8
 from ..denoiser import Denoiser
@@ -63,10 +63,11 @@ class AutoencoderRun:
 
 
 class DenoiserRun:
-    """What differs for a denoiser: its pictures are new ones, classes in turn. With `autoencoder`, the file of one, it
-    works in its latents; `trainer` are the options of `Trainer`.
+    """What differs for a denoiser: its pictures are new ones, asked for as the training pictures are: by their classes,
+    or with `text` by their captions. With `autoencoder`, the file of one, it works in its latents; `trainer` are the
+    options of `Trainer`.
 
-    ValueError: the file holds no autoencoder.
+    ValueError: the file holds no autoencoder, or the pictures have no captions.
     """
 
     def __init__(
@@ -78,9 +79,12 @@ class DenoiserRun:
         prediction: str,
         *,
         autoencoder: Path | None = None,
+        text: TextConfig | None = None,
         **trainer,
     ):
         self.data, self.autoencoder = pictures, autoencoder
+        if text is not None and pictures.captions is None:
+            raise ValueError(f"{pictures.name} has no captions; train on emoji, scenes, or an .npz file with captions")
         self.space, source = PixelSpace(pictures.size), pictures
         self.encode_seconds = 0.0
         if autoencoder is not None:
@@ -89,18 +93,19 @@ class DenoiserRun:
                 raise ValueError(f"{autoencoder}: expected an autoencoder's checkpoint")
             source = encode_pictures(model, pictures, cache=trainer.get("out"), show=True)
             self.space, self.encode_seconds = LatentSpace(pictures.size, model), source.seconds
-        self.trainer = denoiser_trainer(source, network, config, schedule, prediction, **trainer)
+        told = {} if text is None else {"captions": pictures.captions, "text": text}
+        self.trainer = denoiser_trainer(source, network, config, schedule, prediction, **told, **trainer)
 
     def denoiser(self) -> Denoiser:
         return denoiser_of(self.trainer, self.space)
 
     def made(self, count: int, method: str, steps: int) -> Tensor:
-        """`count` new pictures; their classes are those of as many training pictures, drawn at random."""
-        d, label = self.denoiser(), None
-        if d.num_classes is not None:
-            order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(0))
-            label = self.data.labels[order[torch.arange(count) % len(order)]]
-        return d.generate(count, method=method, steps=steps, label=label)
+        """`count` new pictures; asked for are the captions, or classes, of as many training pictures, at random."""
+        d = self.denoiser()
+        order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(0))
+        some = self.data.subset(order[torch.arange(count) % len(order)])
+        asked = {"prompt": some.captions} if d.reads else {"label": some.labels if d.num_classes is not None else None}
+        return d.generate(count, method=method, steps=steps, **asked)
 
     def pictures(self) -> Tensor:
         return self.made(GRID, "dpmpp", 25)

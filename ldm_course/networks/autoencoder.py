@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
-from .layers import Downsample, MidBlock, ResnetBlock, Upsample
+from .layers import Attention, Downsample, MidBlock, ResnetBlock, Upsample
 
 EPS = 1e-6
 
@@ -59,6 +59,11 @@ class _Level(nn.Module):
         return x
 
 
+def _attention(width: int, config: AutoencoderConfig) -> Attention | None:
+    """One head at the lowest resolution, where the configuration has it."""
+    return Attention(width, 1, config.norm_num_groups, EPS) if config.mid_attention else None
+
+
 class Encoder(nn.Module):
     """Pictures `(B, 3, H, W)` to `(B, 2c, H/f, W/f)`: mean and log-variance of the posterior."""
 
@@ -71,7 +76,7 @@ class Encoder(nn.Module):
             resample = Downsample(out, one_sided=True) if i < len(widths) - 1 else None
             first = widths[max(i - 1, 0)]
             self.down_blocks.append(_Level(first, out, config.layers_per_block, groups, resample, up=False))
-        self.mid_block = MidBlock(widths[-1], None, widths[-1], groups, EPS, config.mid_attention)
+        self.mid_block = MidBlock(widths[-1], None, groups, EPS, _attention(widths[-1], config))
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
@@ -89,7 +94,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths, groups = config.block_out_channels[::-1], config.norm_num_groups
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
-        self.mid_block = MidBlock(widths[0], None, widths[0], groups, EPS, config.mid_attention)
+        self.mid_block = MidBlock(widths[0], None, groups, EPS, _attention(widths[0], config))
         self.up_blocks = nn.ModuleList()
         for i, out in enumerate(widths):
             resample = Upsample(out) if i < len(widths) - 1 else None

@@ -1,7 +1,8 @@
-"""The one denoiser, for pictures and for latents alike (chapters 0 and 1).
+"""The one denoiser, for pictures and for latents alike, with classes or a text beside them (chapters 0, 1 and 8).
 
 Same parts in the same order as diffusers' `UNet2DModel`, in a page: down through the levels, a middle with
-attention, up again with the skip connections. It knows nothing of the space it works in.
+attention, up again with the skip connections. It knows nothing of the space it works in. With a context, such as an
+encoded text, it is diffusers' `UNet2DConditionModel`: each attention then reads the context too.
 """
 
 from __future__ import annotations
@@ -11,9 +12,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import UNetConfig
-from .layers import Attention, Downsample, MidBlock, ResnetBlock, TimestepEmbedding, Upsample, timestep_embedding
+from .layers import (
+    Attention,
+    Downsample,
+    MidBlock,
+    ResnetBlock,
+    SpatialTransformer,
+    TimestepEmbedding,
+    Upsample,
+    timestep_embedding,
+)
 
 EPS = 1e-5
+
+
+def attention_at(config: UNetConfig, level: int) -> Attention | SpatialTransformer:
+    """What attends at that level: positions to each other, and where there is a context, to it."""
+    width, heads, groups = config.block_out_channels[level], config.heads(level), config.norm_num_groups
+    if config.cross_attention_dim is None:
+        return Attention(width, heads, groups, EPS)
+    return SpatialTransformer(width, heads, groups, config.cross_attention_dim)
 
 
 class DownBlock(nn.Module):
@@ -28,21 +46,17 @@ class DownBlock(nn.Module):
         self.resnets = nn.ModuleList(
             [ResnetBlock(first if i == 0 else out, out, time_width, groups, EPS) for i in range(layers)]
         )
-        self.attentions = nn.ModuleList(
-            [
-                Attention(out, config.attention_head_dim, groups, EPS)
-                for _ in range(layers if config.attention[level] else 0)
-            ]
-        )
+        attending = layers if config.attention[level] else 0
+        self.attentions = nn.ModuleList([attention_at(config, level) for _ in range(attending)])
         last = level == len(config.block_out_channels) - 1
         self.downsamplers = nn.ModuleList([] if last else [Downsample(out)])
 
-    def forward(self, x: Tensor, time: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for i, resnet in enumerate(self.resnets):
             x = resnet(x, time)
             if self.attentions:
-                x = self.attentions[i](x)
+                x = self.attentions[i](x, context)
             skips.append(x)
         for downsample in self.downsamplers:
             x = downsample(x)
@@ -64,19 +78,15 @@ class UpBlock(nn.Module):
             stream = below if i == 0 else out
             skip = above if i == layers - 1 else out
             self.resnets.append(ResnetBlock(stream + skip, out, time_width, groups, EPS))
-        self.attentions = nn.ModuleList(
-            [
-                Attention(out, config.attention_head_dim, groups, EPS)
-                for _ in range(layers if config.attention[level] else 0)
-            ]
-        )
+        attending = layers if config.attention[level] else 0
+        self.attentions = nn.ModuleList([attention_at(config, level) for _ in range(attending)])
         self.upsamplers = nn.ModuleList([] if level == 0 else [Upsample(out)])
 
-    def forward(self, x: Tensor, skips: list[Tensor], time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor | None = None) -> Tensor:
         for i, resnet in enumerate(self.resnets):
             x = resnet(torch.cat([x, skips.pop()], dim=1), time)
             if self.attentions:
-                x = self.attentions[i](x)
+                x = self.attentions[i](x, context)
         for upsample in self.upsamplers:
             x = upsample(x)
         return x
@@ -86,8 +96,9 @@ class UNet(nn.Module):
     """The denoiser ε_θ(x_t, t): from `(B, C, H, W)` and `(B,)` to `(B, C, H, W)`.
 
     What the output means (ε, x₀ or v) is for the objective and the sampler to say. H and W must be multiples of
-    `2 ** (levels - 1)`, or ValueError. A network built for classes takes `label`, int64 `(B,)`, where
-    `config.num_classes` stands for "no label"; left out, no picture has one.
+    `2 ** (levels - 1)`, or ValueError. `condition` is what the network was built for: for classes, int64 `(B,)`, where
+    `config.num_classes` stands for "no label"; left out, no picture has one. For a context, float
+    `(B, L, config.cross_attention_dim)`, which cannot be left out.
     """
 
     def __init__(self, config: UNetConfig):
@@ -101,36 +112,40 @@ class UNet(nn.Module):
         self.class_embedding = nn.Embedding(classes + 1, time_width) if classes is not None else None
         levels = range(len(widths))
         self.down_blocks = nn.ModuleList([DownBlock(config, i, time_width) for i in levels])
-        self.mid_block = MidBlock(widths[-1], time_width, config.attention_head_dim, config.norm_num_groups, EPS)
+        self.mid_block = MidBlock(widths[-1], time_width, config.norm_num_groups, EPS, attention_at(config, -1))
         self.up_blocks = nn.ModuleList([UpBlock(config, i, time_width) for i in reversed(levels)])
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], EPS)
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        self._check(x, label)
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        self._check(x, condition)
         emb = self.time_embedding(timestep_embedding(t, self.config.block_out_channels[0]).to(x.dtype))
         if self.class_embedding is not None:
-            if label is None:
-                label = torch.full_like(t, self.config.num_classes, dtype=torch.int64)
-            emb = emb + self.class_embedding(label)
-        time = F.silu(emb)
+            nothing = torch.full_like(t, self.config.num_classes, dtype=torch.int64)
+            emb = emb + self.class_embedding(nothing if condition is None else condition)
+        time, context = F.silu(emb), None if self.class_embedding is not None else condition
 
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
-            x, made = block(x, time)
+            x, made = block(x, time, context)
             skips += made
-        x = self.mid_block(x, time)
+        x = self.mid_block(x, time, context)
         for block in self.up_blocks:
-            x = block(x, skips, time)
+            x = block(x, skips, time, context)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
-    def _check(self, x: Tensor, label: Tensor | None) -> None:
-        factor = 2 ** (len(self.config.block_out_channels) - 1)
-        if x.ndim != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % factor or x.shape[3] % factor:
+    def _check(self, x: Tensor, condition: Tensor | None) -> None:
+        c = self.config
+        factor = 2 ** (len(c.block_out_channels) - 1)
+        if x.ndim != 4 or x.shape[1] != c.in_channels or x.shape[2] % factor or x.shape[3] % factor:
             raise ValueError(
-                f"the U-Net was given {tuple(x.shape)}; expected (B, {self.config.in_channels}, H, W) "
+                f"the U-Net was given {tuple(x.shape)}; expected (B, {c.in_channels}, H, W) "
                 f"with H and W multiples of {factor}"
             )
-        if label is not None and self.class_embedding is None:
+        if c.cross_attention_dim is not None:
+            if condition is None or condition.ndim != 3 or condition.shape[2] != c.cross_attention_dim:
+                given = None if condition is None else tuple(condition.shape)
+                raise ValueError(f"the context is {given}; expected (B, L, {c.cross_attention_dim})")
+        elif condition is not None and c.num_classes is None:
             raise ValueError("labels were given to a U-Net without classes; build it with num_classes")

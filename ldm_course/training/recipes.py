@@ -6,16 +6,19 @@ The command line, the comparison and the chapters all train through these functi
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from ..config import AutoencoderConfig, TrainConfig, UNetConfig
+from ..config import AutoencoderConfig, TextConfig, TextUNetConfig, TrainConfig, UNetConfig
 from ..data.latents import Latents
 from ..data.pictures import Crops, Pictures
 from ..denoiser import Denoiser
 from ..diffusion.objectives import BatchRandom, DenoisingObjective, draw
 from ..diffusion.schedules import Schedule
 from ..networks.autoencoder import Autoencoder
+from ..networks.text import SPECIAL, TextEncoder, TextUNet, vocabulary
 from ..networks.unet import UNet
 from ..spaces import LatentSpace, PixelSpace
 from .reconstruction import AutoencoderObjective
@@ -74,11 +77,19 @@ def denoiser_trainer(
     config: TrainConfig,
     schedule: Schedule,
     prediction: str,
+    *,
+    captions: Sequence[str] | None = None,
+    text: TextConfig | None = None,
+    encoder: TextEncoder | None = None,
+    words: Sequence[str] | None = None,
     **trainer,
 ) -> Trainer:
     """A trainer for a denoiser of pictures or latents; the network gets the data's channels, classes if it has some.
 
-    ValueError: the network cannot halve the data's side often enough, or latents are to be flipped.
+    With `captions`, one for each picture, it reads them through a text encoder, `text`, that is trained with it and
+    knows their words; or through one that was trained before and is left as it is, `encoder`, which knows `words`.
+    ValueError: the network cannot halve the data's side often enough, or latents are to be flipped, or texts go with
+    classes.
     """
     if config.flip and isinstance(data, Latents):
         raise ValueError("a mirrored latent is not the latent of the mirrored picture; leave flip out for latents")
@@ -87,16 +98,37 @@ def denoiser_trainer(
         what = "latents" if isinstance(data, Latents) else "pictures"
         raise ValueError(f"{what} of {data.size} a side; this U-Net needs multiples of {factor}, so take another size")
     channels = (data.mean if isinstance(data, Latents) else data.images).shape[1]
-    model = seeded(config.seed, UNet, network.for_channels(channels))
+    network, told = network.for_channels(channels), {}
+    model: UNet | TextUNet
+    if captions is None:
+        model = seeded(config.seed, UNet, network)
+    else:
+        words = vocabulary(captions) if encoder is None else tuple(words)
+        model = _text_unet(network, text, words, encoder, config.seed)
+        told = {"tokens": model.tokenizer(captions), "no_tokens": model.tokenizer([""])[0]}
     objective = DenoisingObjective(
         data,
         schedule,
         prediction,
         num_classes=network.num_classes,
-        label_dropout=config.label_dropout,
+        dropout=config.label_dropout,
         flip=config.flip,
+        **told,
     )
     return Trainer(model, objective, config, **trainer)
+
+
+def _text_unet(
+    network: UNetConfig, text: TextConfig | None, words: tuple[str, ...], encoder: TextEncoder | None, seed: int
+) -> TextUNet:
+    """A U-Net and its text encoder: a new one, or `encoder`, whose weights no training changes."""
+    text = replace(text, vocab_size=SPECIAL + len(words)) if encoder is None else encoder.config
+    network = replace(network, cross_attention_dim=text.width)
+    model = seeded(seed, TextUNet, TextUNetConfig(network, text, words))
+    if encoder is not None:
+        model.text.load_state_dict(encoder.state_dict())
+        model.text.requires_grad_(False)
+    return model
 
 
 def denoiser_of(trainer: Trainer, space: PixelSpace | LatentSpace) -> Denoiser:

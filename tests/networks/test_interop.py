@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DModel
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 
 from ldm_course.config import AutoencoderConfig, UNetConfig
 from ldm_course.networks import interop
@@ -67,6 +67,53 @@ def test_unet_from_diffusers(name):
     assert ours.config == config
     x, t, label = inputs(config.in_channels, config.num_classes)
     assert relative_gap(ours(x, t, label), theirs(x, t, class_labels=label).sample) < TOLERANCE
+
+
+CONTEXTS = {  # Stable Diffusion's shapes at a fraction of their widths, and ours
+    "heads of one number, 1x1 convolutions, as in SD 1": {"attention_head_dim": 8, "use_linear_projection": False},
+    "heads of one width, as in SD 2": {"attention_head_dim": (4, 8, 16), "use_linear_projection": True},
+}
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+@torch.no_grad()
+def test_a_unet_with_a_context_in_both_directions(name):
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    }
+    theirs = UNet2DConditionModel(
+        **blocks, block_out_channels=(32, 64, 128), layers_per_block=2, cross_attention_dim=48, **CONTEXTS[name]
+    )
+    theirs = random_weights(theirs, 5).double()
+    ours = interop.unet_from_diffusers(theirs).double()
+    assert ours.config.attention == (True, True, False) and ours.config.cross_attention_dim == 48
+    x, t, _ = inputs(4, None)
+    context = torch.randn(5, 11, 48, generator=torch.Generator().manual_seed(2)).double()
+    expected = theirs(x.double(), t, encoder_hidden_states=context).sample
+    assert relative_gap(ours(x.double(), t, context), expected) < TOLERANCE
+    assert relative_gap(ours(x.double(), t, context.flip(1)), expected) < TOLERANCE  # a context is a set
+    assert relative_gap(ours(x.double(), t, context.flip(0)), expected) > 0.01  # and it is read
+    back = interop.unet_to_diffusers(ours).double()
+    assert relative_gap(back(x.double(), t, encoder_hidden_states=context).sample, expected) < TOLERANCE
+
+
+def test_a_unet_with_a_context_needs_it_and_a_foreign_one_is_refused():
+    config = UNetConfig(block_out_channels=(32,), attention=(True,), cross_attention_dim=16)
+    x, t, _ = inputs(3, None)
+    for wrong in (None, torch.zeros(5, 16), torch.zeros(5, 3, 8)):
+        with pytest.raises(ValueError, match=r"expected \(B, L, 16\)"):
+            UNet(config)(x, t, wrong)
+    with pytest.raises(ValueError, match="addition_embed_type"):
+        interop.unet_from_diffusers(
+            UNet2DConditionModel(
+                block_out_channels=(32,),
+                down_block_types=("CrossAttnDownBlock2D",),
+                up_block_types=("CrossAttnUpBlock2D",),
+                addition_embed_type="text",
+                cross_attention_dim=16,
+            )
+        )
 
 
 @torch.no_grad()

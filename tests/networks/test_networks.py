@@ -78,7 +78,7 @@ def test_timestep_embedding_is_the_papers_formula():
 
 def test_attention_by_hand():
     """softmax(q kᵀ / √d) v for each head, added to the input."""
-    layer, x = seeded(Attention, 16, 8, 4, 1e-5), normal(2, 16, 3, 4)
+    layer, x = seeded(Attention, 16, 2, 4, 1e-5), normal(2, 16, 3, 4)
     h = layer.group_norm(x).flatten(2).transpose(1, 2)
     heads = []
     for i in (slice(0, 8), slice(8, 16)):

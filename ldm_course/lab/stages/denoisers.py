@@ -81,11 +81,11 @@ def denoiser(
     training = Training(run, trainer, space, reference_for(run, train))
     extra = _overfitting(training, train, test) if few else None
     if first_stage is not None:
-        _put_beside(run, run.weights(autoencoder))
+        put_beside(run, run.weights(autoencoder))
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     first = FIRST_MARK_OF_FEW if few else FIRST_MARK
-    marks = _marks(run, wanted, config.batch_size, POINTS // 3 if space.size > 32 else POINTS, first)
+    marks = marks_of(run, wanted, config.batch_size, POINTS // 3 if space.size > 32 else POINTS, first)
 
     def results(points: list[dict]) -> dict:
         return _denoiser_results(training, train, test, first_stage, points)
@@ -152,7 +152,7 @@ class Training:
         return judged_at(self.run, self.trainer, marks, judge, keep)
 
 
-def _put_beside(run: Run, weights: Path) -> None:
+def put_beside(run: Run, weights: Path) -> None:
     """Copies an autoencoder's weights to where the run's own go, which name them."""
     beside = run.weights().with_name(weights.name)
     if beside != weights:
@@ -225,7 +225,7 @@ def space_and_data(run: Run, train: Pictures, autoencoder: str | None):
     return LatentSpace(train.size, model), latents, first_stage
 
 
-def _marks(run: Run, images: int | None, batch_size: int, points: int, first: int) -> list[dict]:
+def marks_of(run: Run, images: int | None, batch_size: int, points: int, first: int) -> list[dict]:
     """Where to judge, as arguments of `Trainer.run`: by pictures seen where their number is known, else by seconds."""
     if run.scale.long and images is not None:  # the same marks, however far the run is to go
         counts = [first * 2 ** (k / 2) for k in range(40)]
