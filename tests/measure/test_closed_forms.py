@@ -4,6 +4,7 @@ Their modules are built on the meta device, where nothing is computed, so that t
 """
 
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,11 +16,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ldm_course.config import AutoencoderConfig
+from ldm_course.config import AutoencoderConfig, UNetConfig
 from ldm_course.measure.closed_forms import AutoencoderPart, Cost, TextPart, TransformerPart, UNetPart
 from ldm_course.measure.complexity import Flops, count_flops, count_parameters
 from ldm_course.measure.published import CLIP_G, CLIP_L, CLIP_L_POOLED, SD3, SD15, SDXL, T5_XXL
 from ldm_course.measure.timing import activation_memory
+from ldm_course.networks.unet import UNet
 
 META = torch.device("meta")
 
@@ -174,6 +176,30 @@ def test_the_published_denoisers(system, sides):
         assert cost.parameters == count_parameters(net)
         with torch.no_grad():
             assert cost.flops == count_flops(net, *given_, **named)
+
+
+def test_the_courses_own_unet_of_that_size():
+    """What a stage can time in place of SD 1.5's: the same, but for linear layers where that has 1x1 convolutions."""
+    part = replace(SD15.denoiser, linear_projection=True)
+    config = UNetConfig(
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=part.block_out_channels,
+        layers_per_block=part.layers_per_block,
+        attention=tuple(map(bool, part.transformer_layers)),
+        attention_heads=part.heads,
+        cross_attention_dim=part.context_width,
+        norm_num_groups=32,
+    )
+    with META:
+        net, given_ = (
+            UNet(config),
+            (torch.zeros(1, 4, 64, 64), torch.zeros(1, dtype=torch.int64), torch.zeros(1, 77, 768)),
+        )
+    assert count_parameters(net) == part.cost(64).parameters == SD15.denoise().parameters
+    with torch.no_grad():
+        assert count_flops(net, *given_) == part.cost(64).flops
+    assert part.cost(64).flops.total == SD15.denoise().flops.total
 
 
 def test_in_pixels_the_same_network_is_counted_as_well():
