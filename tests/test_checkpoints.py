@@ -14,10 +14,11 @@ from torch import nn
 
 from ldm_course import checkpoints
 from ldm_course.checkpoints import load_denoiser, load_model, save_denoiser, save_model
-from ldm_course.config import AutoencoderConfig, UNetConfig
+from ldm_course.config import AutoencoderConfig, DetectorConfig, UNetConfig
 from ldm_course.denoiser import Denoiser
 from ldm_course.diffusion.schedules import make_schedule
 from ldm_course.networks.autoencoder import Autoencoder
+from ldm_course.networks.detector import Detector
 from ldm_course.networks.unet import UNet
 from ldm_course.spaces import LatentSpace, PixelSpace
 
@@ -40,6 +41,11 @@ def autoencoder():
     return model
 
 
+def detector():
+    torch.manual_seed(3)
+    return Detector(DetectorConfig(("a", "b"), ("c", "d", "e"), ("f",), ("g",), (8, 8, 16)))
+
+
 def denoiser(path, **options):
     return save_denoiser(path, Denoiser(unet(), PixelSpace(8), SCHEDULE, "v"), **options)
 
@@ -55,7 +61,7 @@ def latent(tmp_path):
 # ------------------------------------------------------------------------------------------ round trips
 
 
-@pytest.mark.parametrize("build", [unet, autoencoder])
+@pytest.mark.parametrize("build", [unet, autoencoder, detector])
 def test_weights_and_configuration_come_back_as_they_were(build, tmp_path):
     model = build()
     path = save_model(tmp_path / "new" / "m.safetensors", model, note={"a": [1, 2]})
@@ -66,7 +72,7 @@ def test_weights_and_configuration_come_back_as_they_were(build, tmp_path):
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-@pytest.mark.parametrize("build", [unet, autoencoder])
+@pytest.mark.parametrize("build", [unet, autoencoder, detector])
 def test_half_precision_rounds_once_and_halves_the_file(build, tmp_path):
     model = build()
     whole = save_model(tmp_path / "whole.safetensors", model)
@@ -191,9 +197,12 @@ def test_missing_files_and_folders_are_one_clear_line(tmp_path):
 
 def test_an_autoencoder_is_no_denoiser_nor_is_a_bare_unet(tmp_path):
     save_model(tmp_path / "a.safetensors", autoencoder())
+    save_model(tmp_path / "d.safetensors", detector())
     save_model(tmp_path / "u.safetensors", unet())
     with pytest.raises(ValueError, match=r"a\.safetensors: this is an autoencoder; expected a denoiser"):
         load_denoiser(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"d\.safetensors: this is a detector; expected a denoiser"):
+        load_denoiser(tmp_path / "d.safetensors")
     with pytest.raises(ValueError, match=r"u\.safetensors: this is a U-Net without its schedule"):
         load_denoiser(tmp_path / "u.safetensors")
 
@@ -202,9 +211,10 @@ def test_a_latent_denoiser_without_its_autoencoder_says_which_file_is_missing(la
     (tmp_path / "first.safetensors").unlink()
     with pytest.raises(ValueError, match=r"first\.safetensors: no such checkpoint"):
         load_denoiser(latent)
-    save_model(tmp_path / "first.safetensors", unet())
-    with pytest.raises(ValueError, match=r"first\.safetensors: expected the autoencoder"):
-        load_denoiser(latent)
+    for other, named in ((unet(), "a U-Net"), (detector(), "a detector")):
+        save_model(tmp_path / "first.safetensors", other)
+        with pytest.raises(ValueError, match=rf"first\.safetensors: expected the autoencoder .* this is {named}"):
+            load_denoiser(latent)
 
 
 def test_other_networks_are_not_saved(tmp_path):
@@ -259,6 +269,7 @@ def test_weights_of_a_stage_are_known_by_a_short_name_and_those_of_the_largest_m
 
 def test_what_is_a_denoiser_is_told_by_the_file_and_not_by_its_name(home):
     save_model(home / "checkpoints" / "first-stage.safetensors", autoencoder())
+    save_model(home / "checkpoints" / "denoiser-of-none.safetensors", detector())
     (home / "checkpoints" / "broken.safetensors").write_bytes(b"no weights")
     assert checkpoints.pretrained_names() == ["tiny-8-pixel"]
 
@@ -321,9 +332,12 @@ def test_what_is_of_another_kind_or_size_is_not_replaced(tmp_path):
     path = save_model(tmp_path / "m.safetensors", unet())
     checkpoints.check_may_replace(path, unet())
     checkpoints.check_may_replace(tmp_path / "new.safetensors", autoencoder())
-    for other in (autoencoder(), unet(4)):
+    for other in (autoencoder(), unet(4), detector()):
         with pytest.raises(ValueError, match="holds a U-Net of another configuration"):
             checkpoints.check_may_replace(path, other)
+    path = save_model(tmp_path / "d.safetensors", detector())
+    with pytest.raises(ValueError, match="holds a detector of another configuration"):
+        checkpoints.check_may_replace(path, unet())
 
 
 # ------------------------------------------------------------------------------------------ eight bits

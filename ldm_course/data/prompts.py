@@ -76,7 +76,7 @@ def parse(prompt: str) -> Prompt:
     words = _Words(prompt)
     things, relation, both = [_thing(words)], None, None
     place = words.take(PLACES)
-    if place is None and (joined := words.take((*RELATIONS, "and", ","))):
+    if place is None and (joined := words.take((*RELATIONS, "and", ", an", ", a"))):
         relation = joined if joined in RELATIONS else None
         things.append(_thing(words))
         if words.take((", both", "both")):

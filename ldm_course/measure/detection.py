@@ -198,6 +198,6 @@ def targets(known: Sequence[Scene], grid: int) -> dict[str, Tensor]:
     }
 
 
-def detector_trainer(scenes: int, config: TrainConfig, **trainer) -> Trainer:
+def detector_trainer(scenes: int, config: TrainConfig, network: DetectorConfig = NETWORK, **trainer) -> Trainer:
     """A trainer for a detector that sees so many scenes; initial weights, scenes and wear come from `config.seed`."""
-    return Trainer(seeded(config.seed, Detector, NETWORK), DetectorObjective(scenes, config.seed), config, **trainer)
+    return Trainer(seeded(config.seed, Detector, network), DetectorObjective(scenes, config.seed), config, **trainer)

@@ -1,5 +1,6 @@
 """What is trained: the U-Net and the autoencoder, and the parts that they share.
 
 Begin with `layers`, the parts, and `unet`, which puts them together in a page. `features` is a network that judges
-pictures, trained elsewhere; `interop` takes weights to diffusers and back.
+pictures, trained elsewhere, and `detector` one that finds the things in scenes; `interop` takes weights to diffusers
+and back.
 """

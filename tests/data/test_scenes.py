@@ -229,6 +229,15 @@ def test_the_texture_is_fine_grain_and_leaves_the_rest():
     assert blurred.std() < 0.3 * (fine - none).std(), "most of the grain must be gone from a coarse view"
 
 
+def test_each_picture_may_have_a_texture_of_its_own():
+    textures = torch.tensor([0.0, 0.25, 1.0, 4.0])
+    together = scenes.render(0, range(4), 48, textures)
+    for i, texture in enumerate(textures.tolist()):
+        assert torch.equal(together[i], scenes.render(0, [i], 48, texture)[0])
+    with pytest.raises(ValueError, match=r"texture=-0\.5; expected"):
+        scenes.render(0, range(2), 32, torch.tensor([1.0, -0.5]))
+
+
 def test_a_clip_starts_at_the_picture_loops_and_keeps_the_paper():
     for i in (4, 5, 11):
         frames = scenes.clip(0, i, 64, 8)

@@ -24,11 +24,22 @@ from ldm_course.lab.claims.rates import Rates
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import load_record, make_record, save_record
 from ldm_course.lab.reference import STAGES, Stage, find, known_record, run_stages, status
-from ldm_course.lab.stages import autoencoders, cost, denoisers, fine_structures, perception, quality, sampling, texture
+from ldm_course.lab.stages import (
+    autoencoders,
+    cost,
+    denoisers,
+    fine_structures,
+    obedience,
+    perception,
+    quality,
+    sampling,
+    texture,
+)
 from ldm_course.lab.stages.base import Run, autoencoder_of, names_of
-from ldm_course.measure import bits, cost_model, distances, probes, structures
+from ldm_course.measure import bits, cost_model, detection, distances, probes, structures
 from ldm_course.measure.complexity import unet_flops
 from ldm_course.networks.autoencoder import Autoencoder
+from ldm_course.networks.detector import Detector
 from ldm_course.networks.unet import UNet
 from ldm_course.spaces import PixelSpace
 from ldm_course.training.recipes import seeded
@@ -531,6 +542,48 @@ def test_an_autoencoder_of_structures_that_was_stopped_goes_on(tmp_path, monkeyp
     x = drawn.batch(range(4))
     again, _ = fine_structures._ways(run, drawn, 8)
     assert torch.equal(again[structures.TRAINED](x), ways[structures.TRAINED](x))
+
+
+def test_the_detector_of_scenes_is_judged_by_its_file_and_by_what_must_fail(tmp_path, house, monkeypatch):
+    """The stage with a network that learns for a moment, and then with one that makes no mistake."""
+    first = Autoencoder(autoencoder_of(SMOKE, 4))
+    checkpoints.save_model(house / "checkpoints" / "first-stage-f4-smoke.safetensors", first)
+    (found,) = ran(tmp_path, "scene-detector-64", minutes=5)
+    assert found["training"]["images"] == SMOKE.scale.detector_scenes == 64 and found["finished"]
+    weights, meta = checkpoints.load_model(tmp_path / "checkpoints" / "scene-detector-64-smoke.safetensors")
+    assert isinstance(weights, Detector) and meta["record"] == "scene-detector-64-smoke"
+    assert found["data"]["test"] == found["real"]["count"]["n"] == SMOKE.limit > found["held_out_pairs"]["count"]["n"]
+    with Image.open(tmp_path / "records" / "scene-detector-64-smoke.png") as picture:
+        assert picture.width == 6 * 134 and picture.height > 4 * 134
+
+    numbers = range(2**40, 2**40 + SMOKE.limit)
+    known = scenes.factors_of(0, numbers)
+    pictures = {image.numpy().tobytes(): scene for image, scene in zip(scenes.render(0, numbers, 64), known)}
+    judged = []
+
+    def seen(scene, mirrored=False):
+        places = [(1 - t.x if mirrored else t.x, t.y) for t in scene.things]
+        things = (detection.Found(t.shape, t.colour, t.size, *at, t.radius) for t, at in zip(scene.things, places))
+        return detection.Seen(tuple(things), scene.pattern, scene.tint)
+
+    def sees(model, images):
+        """First it is asked for the pictures, then for what the first stage makes of them, then for mirrored ones."""
+        judged.append(model)
+        if len(judged) == 2:
+            return list(map(seen, known))
+        upright = images if len(judged) == 1 else images.flip(3)
+        return [seen(pictures[x.numpy().tobytes()], mirrored=len(judged) == 3) for x in upright]
+
+    monkeypatch.setattr(detection, "detect", sees)
+    run = Run("scene-detector-64", SMOKE, tmp_path / "again", math.inf, torch.device("cpu"))
+    found = obedience.scene_detector(run)
+    assert all(share.right == 1 for name in ("real", "decoded", "held_out_pairs") for share in found[name].values())
+    assert all((v == v.half()).all() for model in judged for v in model.state_dict().values())  # as they are shipped
+    other, exchanged, mirrored = (found["controls"][n] for n in ("another prompt", "colours exchanged", "mirrored"))
+    assert other["everything"].right == 0 and other["count"].right < 0.5
+    assert exchanged["shape"].right == exchanged["colour"].right == 1 and exchanged["shape and colour"].right < 0.05
+    assert mirrored["size, shape and colour"].right == 1 and mirrored["place"].right == 0
+    assert mirrored["relation"].right < 0.05  # two like things may be each other's mirror image
 
 
 def test_a_stage_without_the_first_stage_says_so(tmp_path):

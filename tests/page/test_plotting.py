@@ -112,6 +112,17 @@ def test_grid_draws_each_pixel_at_the_scale():
         np.testing.assert_array_equal(centres, images[i].permute(1, 2, 0).numpy())
 
 
+def test_circles_are_drawn_around_what_they_name_in_widths_of_the_picture():
+    images = torch.full((2, 3, 32, 32), 128, dtype=torch.uint8)
+    drawn = rendered(plotting.grid(images, columns=2, scale=4, circles=[[(0.25, 0.5, 0.2)], []])).astype(int)
+    inked = (abs(drawn[:128, :128] - 128).max(-1) > 40).nonzero()
+    reach = np.hypot(inked[1] + 0.5 - 0.25 * 128, inked[0] + 0.5 - 0.5 * 128) / 128
+    assert 0.17 < reach.min() and reach.max() < 0.23 and len(reach) > 200
+    assert (drawn[:128, 134:262] == 128).all()  # none on the second picture
+    with pytest.raises(ValueError, match="1 lists of circles for 2 pictures; give one for each"):
+        plotting.grid(images, circles=[[]])
+
+
 def test_captions_stay_inside_and_apart():
     words = ["short", "a much longer caption of many words", "mid one"]
     figure = plotting.grid(pictures(3, 16, 16), captions=words, title="Pixel space", colour=plotting.PIXEL)
