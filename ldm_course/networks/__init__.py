@@ -1,5 +1,6 @@
 """What is trained: the U-Net and the autoencoder, and the parts that they share.
 
 Begin with `layers`, the parts, and `unet`, which puts them together in a page. `features` is a network that judges
-pictures, trained elsewhere; `interop` takes weights to diffusers and back.
+pictures, trained elsewhere; `interop` takes weights to diffusers and transformers and back, `foreign` reads their
+configurations, `hub` published files.
 """
