@@ -3,7 +3,7 @@
 One U-Net, one trainer, one sampler and one evaluator serve both spaces; what differs between the spaces is visible
 where it is chosen (`spaces`). Each module is one idea, to be read beside the chapter that its docstring names.
 
-The core, in reading order, some 3,000 lines (drawings, scenes and `interop` are read when one needs them):
+The core, in reading order, some 3,000 lines (drawings, scenes and what meets diffusers are read when one needs them):
 
 1. `diffusion`: `schedules`, `samplers`, `objectives` - noise, its way back, and what a network is trained on
 2. `networks`: `layers`, `unet`, `autoencoder` - what is trained; `features` judges pictures, `interop` meets diffusers

@@ -11,7 +11,16 @@ import ldm_course
 
 PACKAGE = ROOT / "ldm_course"
 CORE = ("diffusion", "networks", "spaces.py", "denoiser.py", "checkpoints.py", "training", "data", "config.py")
-ASIDE = {"interop.py", "detector.py", "emoji.py", "prompts.py", "scenes.py", "shapes.py"}  # read when one needs them
+ASIDE = {  # read when one needs them
+    "interop.py",
+    "foreign.py",
+    "hub.py",
+    "detector.py",
+    "emoji.py",
+    "prompts.py",
+    "scenes.py",
+    "shapes.py",
+}
 
 
 def lines_of(place: str) -> int:

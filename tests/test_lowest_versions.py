@@ -26,5 +26,5 @@ def test_no_lower_bound_is_refused(requirement):
 
 
 def test_every_dependency_has_one():
-    found = constraints(ROOT / "pyproject.toml", ["notebook", "book", "test"])
+    found = constraints(ROOT / "pyproject.toml", ["notebook", "book", "published", "test"])
     assert {"torch==2.4", "ipython==7.34"} <= set(found)

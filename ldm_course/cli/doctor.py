@@ -7,6 +7,7 @@ import argparse
 from .. import checkpoints
 from ..data.loaders import cifar10_is_here, load_data
 from ..lab import profiles, records
+from ..networks import hub
 from ..networks.features import efficientnet_lite0
 
 
@@ -20,6 +21,10 @@ def doctor(args: argparse.Namespace) -> int:
         m = records.machine()
         return f"{m.get('gpu') or m['cpu']}, {m['threads']} threads; profile {profiles.profile().name}"
 
+    def published() -> str:
+        files = hub.weight_files(hub.located(hub.AUTOENCODER, "vae"))
+        return f"{hub.AUTOENCODER}, {sum(file.stat().st_size for file in files) / 2**20:.0f} MiB"
+
     checks = {
         "packages": installed,
         "machine": hardware,
@@ -31,6 +36,7 @@ def doctor(args: argparse.Namespace) -> int:
             if cifar10_is_here()
             else "not here yet; downloaded when asked for"
         ),
+        "published autoencoder": published,
     }
     needed, failed = {"packages", "machine", "emoji", "features"}, False
     for name, check in checks.items():

@@ -29,7 +29,8 @@ class Scale:
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
     `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
-    more than `memory` bytes.
+    more than `memory` bytes. Stable Diffusion's networks are built `published_width` wide, 320 at their true size, and
+    for pictures of `published_side`.
     """
 
     images: int = 48_000
@@ -51,6 +52,8 @@ class Scale:
     sides: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     call_seconds: float = 20.0
     memory: float = 8 * 2**30
+    published_width: int = 320
+    published_side: int = 512
 
 
 _TEXT = TextConfig(layers=2)
@@ -129,6 +132,8 @@ PROFILES = {
             sides=(32, 64),
             call_seconds=1.0,
             memory=2**28,
+            published_width=40,
+            published_side=64,
         ),
     ),
     # small batches: so short a run needs the steps, and the autoencoder most; more pictures than it can see need not

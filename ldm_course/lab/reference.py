@@ -34,6 +34,7 @@ from .stages import (
     prompts,
     quality,
     sampling,
+    stable_diffusion,
     text2image,
     texture,
 )
@@ -45,7 +46,7 @@ ALL_WEIGHTS = 24 * 2**20  # bytes of all the repository's weights together
 
 def _all() -> Iterator[Stage]:
     """In the order in which they are run: the most important first, and what is needed before what needs it."""
-    yield from cost.STAGES
+    yield from (*cost.STAGES, *stable_diffusion.STAGES)
     yield autoencoders.FIRST_STAGE
     yield from (*autoencoders.PHOTOGRAPHS, *denoisers.PHOTOGRAPHS, *sampling.STAGES)
     yield from (*comparison.STAGES, *texture.STAGES)

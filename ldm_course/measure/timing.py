@@ -7,10 +7,12 @@ drift of the machine hits all of them, and a difference below 10 % is a tie.
 
 from __future__ import annotations
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -210,6 +212,38 @@ def activation_memory(fn: Callable[..., Any], *inputs: Any, model: nn.Module | N
         fn(*inputs, **named)
     peak = torch.cuda.max_memory_allocated(device) - before if on_gpu else None
     return Memory(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), peak)
+
+
+def peak_memory(fn: Callable[[], Any], device: str | torch.device = "cpu") -> int | None:
+    """Runs `fn()` and gives the bytes that were held at most meanwhile, beyond what was held before.
+
+    On a GPU what torch had allocated there. On a CPU, under Linux, the resident memory of the whole process, with the
+    workspaces of libraries; elsewhere there is nobody to ask, and it is None. Measure it before a timing: what a first
+    call leaves behind, a second one may use again.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        fn()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # gives back what was freed and kept
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before = _resident("VmRSS")
+    except (OSError, AttributeError, KeyError):
+        fn()
+        return None
+    fn()
+    return max(0, _resident("VmHWM") - before)
+
+
+def _resident(what: str) -> int:
+    """Bytes of the process in memory: now, "VmRSS", or at most so far, "VmHWM" (proc_pid_status(5))."""
+    lines = (line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int({name: value for name, value in lines}[what].split()[0])
 
 
 def _state(model: nn.Module | None) -> Iterable[Tensor]:

@@ -1,28 +1,76 @@
-"""Weights to and from diffusers: what is trained here loads there, and the published autoencoders load here.
+"""Weights to and from diffusers and transformers: what is trained here loads there, and what is published loads here
+(chapter 8).
 
-Needs the package `diffusers`, and for text encoders `transformers`. Our parameters have their names, but where a list
-of a layer and a dropout is one layer here: `to_out.0` is `to_out`, `ff.net.0.proj` and `ff.net.2` are `ff.proj` and
-`ff.out`.
+Our parameters have diffusers' names, but where a list of a layer and a dropout is one layer here: `to_out.0` is
+`to_out`, `ff.net.0.proj` and `ff.net.2` are `ff.proj` and `ff.out`. The text encoder's have transformers' names, less
+the modules that hold nothing but others. `foreign` reads configurations, and says what ours cannot be; `hub` reads
+files. Only what makes an object of theirs needs their package.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from ..config import AutoencoderConfig, UNetConfig
+from ..config import AutoencoderConfig, TextConfig, UNetConfig
+from ..files import all_finite
+from . import foreign
 from .autoencoder import Autoencoder
+from .text import TextEncoder
 from .unet import UNet
+
+Network = TypeVar("Network", bound=nn.Module)
+State = Mapping[str, Tensor]
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def filled(cls: type[Network], config: Any, state: State) -> Network:
+    """The network `cls(config)` with these weights, in float32, in evaluation mode; what is float32 already is not
+    copied.
+
+    ValueError, which names the first: a weight is missing, is not the network's, has another shape, is no number
+    of half precision or more, or is not finite.
+    """
+    with torch.device("meta"):
+        model = cls(config)
+    wanted = model.state_dict()
+    for what, names in {"lack": wanted.keys() - state.keys(), "have": state.keys() - wanted.keys()}.items():
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ValueError(
+                f"these weights {what} {min(names)}{more}, unlike the {cls.__name__} of this configuration"
+            )
+    for name, value in wanted.items():
+        if state[name].shape != value.shape:
+            given, expected = tuple(state[name].shape), tuple(value.shape)
+            raise ValueError(f"the weight {name} has the shape {given}; expected {expected} in this {cls.__name__}")
+        if state[name].dtype not in _NUMBERS:
+            raise ValueError(
+                f"the weight {name} is stored as {state[name].dtype}; expected float16, bfloat16 or float32"
+            )
+    weights = {name: state[name].detach().float() for name in wanted}
+    if not all_finite(weights):
+        raise ValueError("a weight is NaN or infinite; copy or fetch them again")
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+# ------------------------------------------------------------------------------------ diffusers' names and objects
+
+
+_THEIR_NAMES = {".to_out.": ".to_out.0.", ".ff.proj.": ".ff.net.0.proj.", ".ff.out.": ".ff.net.2."}
 
 # The names that attention had in diffusers before 0.15, and in Stable Diffusion's published autoencoder files.
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out"}
 
 
-_THEIR_NAMES = {".to_out.": ".to_out.0.", ".ff.proj.": ".ff.net.0.proj.", ".ff.out.": ".ff.net.2."}
-
-
-def _to_theirs(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _to_theirs(state: State) -> dict[str, Tensor]:
     def rename(key: str) -> str:
         for ours, theirs in _THEIR_NAMES.items():
             key = key.replace(ours, theirs)
@@ -31,7 +79,7 @@ def _to_theirs(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {rename(k): v for k, v in state.items()}
 
 
-def _to_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _to_ours(state: State) -> dict[str, Tensor]:
     def rename(key: str) -> str:
         for old, new in _OLD_NAMES.items():
             key = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", key)
@@ -40,6 +88,19 @@ def _to_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return key
 
     return {rename(k): v for k, v in state.items()}
+
+
+def _config_of(theirs, known: foreign.Known) -> dict[str, Any]:
+    """The configuration of a network of diffusers'. An entry that is newer than what we know, and was left at its
+    default, is left out: with it, older files too must give the network that they always gave."""
+    defaults = {name: p.default for name, p in inspect.signature(type(theirs).__init__).parameters.items()}
+    config = {k: v for k, v in theirs.config.items() if k in known or k not in defaults or v != defaults[k]}
+    return {**config, "_class_name": type(theirs).__name__}
+
+
+def _copied(theirs: nn.Module) -> dict[str, Tensor]:
+    """Its weights, so that a training of the one does not change the other."""
+    return {name: value.clone() for name, value in theirs.state_dict().items()}
 
 
 def unet_to_diffusers(model: UNet):
@@ -81,89 +142,20 @@ def unet_to_diffusers(model: UNet):
     return theirs.eval()
 
 
-_EXPECTED = {  # of both their U-Nets: all that ours can be
-    "center_input_sample": False,
-    "freq_shift": 0,
-    "flip_sin_to_cos": True,
-    "resnet_time_scale_shift": "default",
-    "downsample_padding": 1,
-    "act_fn": "silu",
-    "norm_eps": 1e-5,
-    "mid_block_scale_factor": 1,
-}
-_EXPECTED_2D = {
-    "time_embedding_type": "positional",
-    "downsample_type": "conv",
-    "upsample_type": "conv",
-    "add_attention": True,
-}
-_EXPECTED_CONDITION = {
-    "time_embedding_type": "positional",
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "only_cross_attention": False,
-    "dual_cross_attention": False,
-    "encoder_hid_dim": None,
-    "class_embed_type": None,
-    "num_class_embeds": None,
-    "addition_embed_type": None,
-    "transformer_layers_per_block": 1,
-    "num_attention_heads": None,
-    "time_embedding_act_fn": None,
-    "timestep_post_act": None,
-    "time_cond_proj_dim": None,
-    "conv_in_kernel": 3,
-    "conv_out_kernel": 3,
-    "attention_type": "default",
-    "resnet_skip_time_act": False,
-    "resnet_out_scale_factor": 1.0,
-    "time_embedding_dim": None,
-}
-
-
 def unet_from_diffusers(theirs) -> UNet:
     """A `diffusers.UNet2DModel` or `UNet2DConditionModel`, such as Stable Diffusion 1's or 2's, as our U-Net.
 
     ValueError: it has parts that ours does not.
     """
-    c, name = theirs.config, type(theirs).__name__
-    reads = "cross_attention_dim" in c
-    for key, value in (_EXPECTED | (_EXPECTED_CONDITION if reads else _EXPECTED_2D)).items():
-        if c.get(key, value) != value:
-            raise ValueError(f"this {name} has {key}={c[key]!r}; ours has only {value!r}")
-    known = {"DownBlock2D", "CrossAttnDownBlock2D" if reads else "AttnDownBlock2D"}
-    if not set(c.down_block_types) <= known:
-        raise ValueError(f"this {name} has {c.down_block_types}; expected only {sorted(known)}")
-    attention = tuple("Attn" in block for block in c.down_block_types)
-    if tuple("Attn" in block for block in reversed(c.up_block_types)) != attention:
-        raise ValueError(f"this {name} attends at other levels on the way up than on the way down")
-    heads = c.attention_head_dim
-    condition = (
-        {
-            "cross_attention_dim": c.cross_attention_dim,
-            "attention_heads": tuple(heads) if isinstance(heads, (list, tuple)) else (heads,) * len(attention),
-        }
-        if reads
-        else {
-            "attention_head_dim": heads,
-            "num_classes": None if c.num_class_embeds is None else c.num_class_embeds - 1,
-        }
-    )
-    config = UNetConfig(
-        in_channels=c.in_channels,
-        out_channels=c.out_channels,
-        block_out_channels=tuple(c.block_out_channels),
-        layers_per_block=c.layers_per_block,
-        attention=attention,
-        norm_num_groups=c.norm_num_groups,
-        **condition,
-    )
-    model = UNet(config)
+    config = _config_of(theirs, foreign.known_unet({"_class_name": type(theirs).__name__}))
+    return unet_from_state(foreign.unet_config(config), _copied(theirs))
+
+
+def unet_from_state(config: UNetConfig, state: State) -> UNet:
+    """Our U-Net from a state dict of diffusers. ValueError: it does not fit."""
     # where they project by 1x1 convolutions, the same by linear layers
-    state = {
-        k: v.flatten(1) if re.search(r"\.proj_(in|out)\.weight$", k) else v for k, v in theirs.state_dict().items()
-    }
-    model.load_state_dict(_to_ours(state))
-    return model.eval()
+    flat = {k: v.flatten(1) if re.search(r"\.proj_(in|out)\.weight$", k) else v for k, v in state.items()}
+    return filled(UNet, config, _to_ours(flat))
 
 
 def autoencoder_to_diffusers(model: Autoencoder):
@@ -190,29 +182,152 @@ def autoencoder_to_diffusers(model: Autoencoder):
 
 
 def autoencoder_from_diffusers(theirs) -> Autoencoder:
-    """A `diffusers.AutoencoderKL`, such as Stable Diffusion's, as our autoencoder."""
-    c = theirs.config
-    if c.in_channels != c.out_channels or not (c.use_quant_conv and c.use_post_quant_conv):
-        raise ValueError(
-            "this AutoencoderKL has no quant_conv, or other output than input channels; ours has both alike"
-        )
-    config = AutoencoderConfig(
-        in_channels=c.in_channels,
-        latent_channels=c.latent_channels,
-        block_out_channels=tuple(c.block_out_channels),
-        layers_per_block=c.layers_per_block,
-        norm_num_groups=c.norm_num_groups,
-        mid_attention=c.mid_block_add_attention,
-    )
-    return autoencoder_from_state(config, theirs.state_dict(), c.scaling_factor)
+    """A `diffusers.AutoencoderKL`, such as Stable Diffusion's, as our autoencoder. ValueError: ours cannot be that."""
+    config, latent_scale = foreign.autoencoder_config(_config_of(theirs, foreign.AUTOENCODER_KL))
+    return autoencoder_from_state(config, _copied(theirs), latent_scale)
 
 
-def autoencoder_from_state(config: AutoencoderConfig, state: dict[str, Tensor], latent_scale: float) -> Autoencoder:
-    """Our autoencoder from a state dict of diffusers, old or new names, such as the published files hold."""
-    model = Autoencoder(config)
+def autoencoder_from_state(config: AutoencoderConfig, state: State, latent_scale: float) -> Autoencoder:
+    """Our autoencoder from a state dict of diffusers, old or new names, or of the latent diffusion repository, such as
+    the published files hold. ValueError: it does not fit."""
+    state = _to_ours(_from_ldm(state))
     state = {
-        k: v.reshape(v.shape[:2]) if ".mid_block.attentions." in k and v.ndim == 4 else v
-        for k, v in _to_ours(state).items()
+        k: v.reshape(v.shape[:2]) if ".mid_block.attentions." in k and v.ndim == 4 else v for k, v in state.items()
     }
-    model.load_state_dict({**state, "latent_scale": model.latent_scale.new_tensor(latent_scale)})
-    return model.eval()
+    return filled(Autoencoder, config, {**state, "latent_scale": torch.tensor(float(latent_scale))})
+
+
+# The autoencoder in the names of CompVis/latent-diffusion, to which one-file checkpoints keep.
+_LDM_NAMES = {
+    r"\.mid\.attn_1\.proj_out\.": ".mid_block.attentions.0.to_out.",
+    r"\.mid\.attn_1\.norm\.": ".mid_block.attentions.0.group_norm.",
+    r"\.mid\.attn_1\.([qkv])\.": r".mid_block.attentions.0.to_\1.",
+    r"\.mid\.block_1\.": ".mid_block.resnets.0.",
+    r"\.mid\.block_2\.": ".mid_block.resnets.1.",
+    r"\.(down|up)\.(\d+)\.block\.": r".\1_blocks.\2.resnets.",
+    r"\.(down|up)\.(\d+)\.(down|up)sample\.": r".\1_blocks.\2.\3samplers.0.",
+    r"\.nin_shortcut\.": ".conv_shortcut.",
+    r"\.norm_out\.": ".conv_norm_out.",
+}
+_LDM_PREFIX = "first_stage_model."  # in a checkpoint of the whole system
+
+
+def _from_ldm(state: State) -> State:
+    """In diffusers' names, what has those of the latent diffusion repository; else as it is.
+
+    That counts levels on the way up from the full resolution; and its files hold the losses' weights, which are left.
+    """
+    names = {k.removeprefix(_LDM_PREFIX): k for k in state if k.startswith(_LDM_PREFIX)} or {k: k for k in state}
+    levels = {int(found[1]) for k in names if (found := re.match(r"decoder\.up\.(\d+)\.", k))}
+    if not levels:
+        return state
+
+    def rename(key: str) -> str:
+        for theirs, diffusers in _LDM_NAMES.items():
+            key = re.sub(theirs, diffusers, key)
+        return re.sub(r"(up_blocks)\.(\d+)", lambda m: f"{m[1]}.{max(levels) - int(m[2])}", key)
+
+    parts = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+    return {rename(name): state[key] for name, key in names.items() if name.startswith(parts)}
+
+
+# ------------------------------------------------------------------------------------------------- text encoders
+
+
+def text_to_transformers(model: TextEncoder):
+    """Our text encoder as a `transformers.CLIPTextModel` with the same weights: its `last_hidden_state` is our output.
+
+    ValueError: it is not causal, or has no positions, as CLIP's always is and has.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    c = model.config
+    if not (c.causal and c.positions):
+        raise ValueError(f"causal={c.causal}, positions={c.positions}; a CLIPTextModel is causal and has positions")
+    config = CLIPTextConfig(
+        vocab_size=c.vocab_size,
+        hidden_size=c.width,
+        intermediate_size=4 * c.width,
+        num_hidden_layers=c.layers,
+        num_attention_heads=c.heads,
+        max_position_embeddings=c.length,
+        hidden_act=c.activation,
+        bos_token_id=0,  # as in the published configurations; only the pooled output, which ours has not, asks for them
+        eos_token_id=2,
+    )
+    theirs = CLIPTextModel(config)
+    before = "text_model." if any(k.startswith("text_model.") for k in theirs.state_dict()) else ""  # until version 4
+
+    def rename(key: str) -> str:
+        key = re.sub(r"^(\w+_embedding)\.", r"embeddings.\1.", key)
+        key = re.sub(r"^layers\.(\d+)\.(\w_proj|out_proj)\.", r"layers.\1.self_attn.\2.", key)
+        key = re.sub(r"^layers\.(\d+)\.(fc\d)\.", r"layers.\1.mlp.\2.", key)
+        return before + re.sub(r"^layers\.", "encoder.layers.", key)
+
+    theirs.load_state_dict({rename(k): v for k, v in model.state_dict().items()})
+    return theirs.eval()
+
+
+def text_from_transformers(theirs) -> TextEncoder:
+    """A `transformers.CLIPTextModel`, or one with projection, as our text encoder; the projection, of the pooled output
+    alone, is left. ValueError: ours cannot be that."""
+    return text_from_state(foreign.text_config(json.loads(theirs.config.to_json_string())), _copied(theirs))
+
+
+def text_from_state(config: TextConfig, state: State) -> TextEncoder:
+    """Our text encoder from a state dict of transformers' `CLIPTextModel`. ValueError: it does not fit."""
+
+    def rename(key: str) -> str:
+        return re.sub(r"^text_model\.|\b(embeddings|encoder|self_attn|mlp)\.", "", key)
+
+    left = ("text_projection.weight", "position_ids")
+    return filled(TextEncoder, config, {rename(k): v for k, v in state.items() if not k.endswith(left)})
+
+
+_OPEN_CLIP_NAMES = {
+    "transformer.resblocks.": "layers.",
+    ".attn.out_proj.": ".out_proj.",
+    ".ln_1.": ".layer_norm1.",
+    ".ln_2.": ".layer_norm2.",
+    ".mlp.c_fc.": ".fc1.",
+    ".mlp.c_proj.": ".fc2.",
+    "ln_final.": "final_layer_norm.",
+    "positional_embedding": "position_embedding.weight",
+}
+_OPEN_CLIP_LEFT = re.compile(r"visual\.|text_projection|logit_scale|logit_bias|attn_mask")
+
+
+def text_from_open_clip(state: State, *, heads: int, activation: str) -> TextEncoder:
+    """The text tower in a state dict of open_clip's, or of OpenAI's `clip`, as our text encoder.
+
+    The weights do not say how many `heads` there are, in CLIP one for each 64 of the width, nor the `activation`, which
+    is "gelu" in open_clip's own and "quick_gelu" in OpenAI's. The picture tower and the pooled output's projection are
+    left. ValueError: it is no such tower.
+    """
+    state = {k.removeprefix("text."): v for k, v in state.items()}
+    embedding, positions = (state.get(name) for name in ("token_embedding.weight", "positional_embedding"))
+    if embedding is None or positions is None:
+        raise ValueError(
+            "these weights hold no text tower of open_clip's: token_embedding or positional_embedding lacks"
+        )
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if _OPEN_CLIP_LEFT.match(key):
+            continue
+        for theirs, ours in _OPEN_CLIP_NAMES.items():
+            key = key.replace(theirs, ours)
+        if ".attn.in_proj_" in key:
+            parts = zip(("q", "k", "v"), value.chunk(3))
+            found |= {key.replace(".attn.in_proj_", f".{name}_proj."): part.clone() for name, part in parts}
+        else:
+            found[key] = value.clone()
+    config = TextConfig(
+        vocab_size=embedding.shape[0],
+        length=positions.shape[0],
+        width=embedding.shape[1],
+        layers=len({key.split(".")[1] for key in found if key.startswith("layers.")}),
+        heads=heads,
+        causal=True,
+        activation=activation,
+    )
+    return filled(TextEncoder, config, found)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ from ldm_course.lab import runs
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import list_records, load_record
 from ldm_course.measure.timing import Rates
+from ldm_course.networks import hub
 from ldm_course.networks.autoencoder import Autoencoder
 from ldm_course.networks.unet import UNet
 from ldm_course.spaces import PixelSpace
@@ -297,21 +299,34 @@ def test_doctor_checks_each_part_and_fails_for_the_needed_ones(capsys, tmp_path,
     stored = {f"{split}_{k}": v for split in ("train", "test") for k, v in (("images", images), ("labels", [0, 1, 1]))}
     np.savez(tmp_path / "cifar10.npz", classes=["a", "b"], source="s", **stored)
     monkeypatch.setenv("LDM_DATA", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     assert main.main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0].split()[:2] for line in lines] == [
-        ["ok", name] for name in ("packages", "machine", "emoji", "features", "checkpoints", "cifar10")
+    assert [line.split(":")[0].split(maxsplit=1) for line in lines] == [
+        *(["ok", name] for name in ("packages", "machine", "emoji", "features", "checkpoints", "cifar10")),
+        ["no", "published autoencoder"],
     ]
     assert "profile smoke" in lines[1] and "none yet" in lines[4]
+    assert lines[6].endswith(
+        "is not in the Hugging Face cache; fetch it once with download=True, or give the path of a copy"
+    )
+    snapshot = tmp_path / "hub" / f"models--{hub.AUTOENCODER.replace('/', '--')}" / "snapshots" / "0"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "diffusion_pytorch_model.safetensors").write_bytes(bytes(3 * 2**20))
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0")
 
     monkeypatch.setenv("LDM_DATA", str(tmp_path / "none"))
     monkeypatch.setenv("LDM_CACHE", str(tmp_path / "none"))
     assert main.main(["doctor"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].endswith("cifar10: not here yet; downloaded when asked for")
+    *_, last, published = capsys.readouterr().out.splitlines()
+    assert last.endswith("cifar10: not here yet; downloaded when asked for")
+    assert published == f"ok    published autoencoder: {hub.AUTOENCODER}, 3 MiB"
     monkeypatch.setenv("LDM_DATA", str(tmp_path))
     (tmp_path / "cifar10.npz").write_bytes(b"torn")
     assert main.main(["doctor"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("no    cifar10: ")
+    assert capsys.readouterr().out.splitlines()[-2].startswith("no    cifar10: ")
     monkeypatch.setenv("LDM_PROFILE", "huge")
     assert main.main(["doctor"]) == 1
     assert "FAIL  machine: profile 'huge'" in capsys.readouterr().out

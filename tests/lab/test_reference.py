@@ -5,11 +5,13 @@ import io
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
 from conftest import SMOKE
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from ldm_course import checkpoints
@@ -20,7 +22,7 @@ from ldm_course.denoiser import Denoiser
 from ldm_course.diffusion.schedules import make_schedule
 from ldm_course.lab import figures, profiles, reference
 from ldm_course.lab.claims import ledger, verdicts
-from ldm_course.lab.claims.rates import Rates
+from ldm_course.lab.claims.rates import Rates, picture_seconds
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import load_record, make_record, save_record
 from ldm_course.lab.reference import STAGES, Stage, find, known_record, run_stages, status
@@ -33,13 +35,16 @@ from ldm_course.lab.stages import (
     perception,
     quality,
     sampling,
+    stable_diffusion,
     texture,
 )
 from ldm_course.lab.stages.base import Run, autoencoder_of, names_of
 from ldm_course.measure import bits, cost_model, detection, distances, probes, structures
-from ldm_course.measure.complexity import unet_flops
+from ldm_course.measure.complexity import autoencoder_flops, count_flops, count_parameters, unet_flops
+from ldm_course.networks import foreign
 from ldm_course.networks.autoencoder import Autoencoder
 from ldm_course.networks.detector import Detector
+from ldm_course.networks.text import TextEncoder
 from ldm_course.networks.unet import UNet
 from ldm_course.spaces import PixelSpace
 from ldm_course.training.recipes import seeded
@@ -503,6 +508,63 @@ def test_the_ladder_of_speed(tmp_path):
     assert found["rungs"][-1]["seconds_image"] > found["rungs"][0]["seconds_image"]  # four times the pixels
     first = found["first_stage"]
     assert first["training_seconds_image"] > first["encode_seconds_image"] > 0 and first["f"] == 4
+
+
+@pytest.fixture
+def as_published():
+    """The networks of Stable Diffusion 1 at their true size, where nothing takes memory."""
+    unet, first, text = stable_diffusion.networks(stable_diffusion.WIDTH)
+    assert first == foreign.STABLE_DIFFUSION_AUTOENCODER
+    with torch.device("meta"):
+        return {"unet": UNet(unet), "autoencoder": Autoencoder(first), "text": TextEncoder(text)}
+
+
+def test_a_step_of_stable_diffusion(tmp_path, as_published):
+    published = {name: count_parameters(model) for name, model in as_published.items()}
+    assert published == {"unet": 859_520_964, "autoencoder": 83_653_863, "text": 123_060_480}  # as the model card says
+    (found,) = ran(tmp_path, "stable-diffusion-step")
+    assert found["width"] == 40 and not found["true_size"] and found["shape"] == [4, 8, 8] and found["tokens"] == 77
+    unet, first, text = stable_diffusion.networks(40)
+    assert found["networks"]["unet"]["block_out_channels"] == [40, 80, 160, 160]
+    assert found["parameters"]["autoencoder"] == count_parameters(Autoencoder(first))
+    for part in ("encode", "decode"):
+        assert found[part]["flops"] == autoencoder_flops(first, 64, part).total
+    assert found["guided"]["flops"] == 2 * found["step"]["flops"]
+
+    with torch.device("meta"):  # diffusers' own network takes as many
+        theirs = UNet2DConditionModel(
+            block_out_channels=unet.block_out_channels,
+            norm_num_groups=unet.norm_num_groups,
+            cross_attention_dim=unet.cross_attention_dim,
+        )
+        x, context = torch.empty(1, 4, 8, 8), torch.empty(1, 77, text.width)
+        counted = count_flops(theirs, x, torch.empty(1), encoder_hidden_states=context)
+    assert found["step"]["flops"] == counted.total
+
+    size = 2 if found["precision"] == "bf16" else 4
+    weights = {"step": "unet", "guided": "unet", "decode": "autoencoder", "encode": "autoencoder", "text": "text"}
+    for call, part in weights.items():
+        entry = found[call]
+        assert entry["flop_per_s"] == pytest.approx(entry["flops"] / entry["seconds_alone"])
+        assert entry["spread"][0] <= entry["seconds_alone"] <= entry["spread"][1] and entry["repeats"] >= 3
+        assert entry["weight_bytes"] == size * found["parameters"][part]
+        if call != "guided" and (call != "text" or found["compared_with"]["transformers"]):
+            assert entry["difference"] < 1e-5
+    assert found["guided"]["difference"] is None
+    assert picture_seconds(found, 100, alone=True) == pytest.approx(
+        100 * found["step"]["seconds_alone"] + found["decode"]["seconds_alone"]
+    )
+
+
+def test_a_step_that_differs_from_diffusers_is_seen(monkeypatch):
+    run = Run("stable-diffusion-step", SMOKE, None, 1.0, torch.device("cpu"))
+    model = Autoencoder(stable_diffusion.networks(40)[1]).eval()
+    calls = {"decode": (Autoencoder.decode, (torch.randn(1, 4, 8, 8),))}
+    assert stable_diffusion._differences(run, model, calls)["decode"] < 1e-5
+    twice = {"decode": (lambda model, z: 2 * model.decode(z), calls["decode"][1])}
+    assert stable_diffusion._differences(run, model, twice)["decode"] == pytest.approx(1, rel=1e-4)
+    monkeypatch.setitem(sys.modules, "diffusers", None)  # as where it is not installed
+    assert stable_diffusion._differences(run, model, calls) == {}
 
 
 def test_fine_structures_are_judged_by_what_was_trained_on_them_and_by_controls(tmp_path, monkeypatch):

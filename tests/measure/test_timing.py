@@ -1,6 +1,7 @@
 """Measuring: memory against what must be kept, times against a clock that the test holds."""
 
 import itertools
+import sys
 import time
 
 import pytest
@@ -14,6 +15,7 @@ from ldm_course.measure.timing import (
     Timing,
     activation_memory,
     machine_rates,
+    peak_memory,
     ratio,
     time_call,
     time_together,
@@ -158,3 +160,32 @@ def test_rates_are_a_count_over_a_time(clock, monkeypatch):
 def test_real_rates_are_of_a_machine():
     rates = machine_rates(repeats=1)
     assert 1e8 < rates.matmul < 1e16 and 1e8 < rates.conv < 1e16
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process's peak of memory is had from Linux")
+@pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
+def test_the_peak_of_memory_is_what_is_held_at_once(device):
+    def held(mib):
+        return torch.ones(mib * 2**20 // FLOAT, device=device)
+
+    def at_once():
+        first, second = held(96), held(160)
+        del first
+        return second
+
+    def in_turn():
+        for mib in (96, 160):
+            held(mib)
+
+    kept = []
+    for fn, mib in ((at_once, 256), (in_turn, 160), (lambda: kept.append(held(64)), 64), (in_turn, 160)):
+        assert peak_memory(fn, device) / 2**20 == pytest.approx(mib, abs=16)  # what was held before does not count
+
+
+def test_a_machine_without_such_a_count_has_no_peak(monkeypatch):
+    def none(self, text):
+        raise PermissionError
+
+    called = []
+    monkeypatch.setattr(timing.Path, "write_text", none)
+    assert peak_memory(lambda: called.append(1)) is None and called == [1]
