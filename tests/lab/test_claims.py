@@ -181,10 +181,10 @@ def test_consumer_gpus_run_it_and_do_not_train_it(store):
     ):
         with verdicts.under(**rules):
             assert judged("C8.5").verdict == word, rules
-    row = {"f": 8, "precision": "float32", "step": {"batch": 1, "seconds_alone": 6.0}, "decode": {"seconds_alone": 9.0}}
-    store(ch8_formula.MEASURED, row)
+    times = {"guided": {"seconds_alone": 6.0}, "decode": {"seconds_alone": 8.0}, "text": {"seconds_alone": 0.5}}
+    store(ch8_formula.MEASURED, {"true_size": True, "precision": "float32", **times})
     found = judged("C8.5")
-    assert found.found.endswith("; measured (float32, batch 1): 10 min 09 s a picture")
+    assert found.found.endswith(", float32: 5 min 09 s a picture")  # 50 guided steps, two texts, one decoding
     assert found.sources == (f"{ch8_formula.MEASURED}-cpu",) and found.verdict == REFUTED
 
 

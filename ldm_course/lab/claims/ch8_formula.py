@@ -5,16 +5,12 @@ from __future__ import annotations
 from ...measure.complexity import values
 from ...measure.published import CARDS, GIB, SD3, SD15, SDXL, SYSTEMS
 from ...page.numbers import duration, si, times
-from ..records import NotRecorded
+from ..records import NotRecorded, place
 from .ch6_three_stages import cannot_tell, enough_steps, fewest
 from .learnt import DENOISERS, SAMPLERS, all_rows, epochs_of, lacking
-from .rates import measured_as, picture_seconds
 from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, Evidence, Finding, claim, rules, verdict, worst
 
-# The stage that times the networks of SD 1.5, with random weights, at 512 a side. Its results are one row as the stage
-# `cost` has them: "f": 8, "precision", and by "step" (one pass) and "decode" the seconds. Where it has not been
-# recorded, the judge goes by counts alone.
-MEASURED = "stable-diffusion-512"
+MEASURED = "stable-diffusion-step"  # times networks of SD 1.5's sizes; where it has no record, counts alone judge
 CARD = CARDS["RTX 3090"]  # the largest that consumers had when SD 1 came out
 YEAR = 365.25 * 24 * 3600  # seconds
 
@@ -85,7 +81,7 @@ def _consumer(seen: Evidence) -> Finding:
         worst(_fits(run), _fits(train), quick, CONFIRMED if years <= rules.card_years else REFUTED),
         f"SD 1.5 at 512: sampling holds {run:.1f} GiB, training on one picture {train:.1f}; on an {CARD.name} "
         f"({si(CARD.rate, 'FLOP/s')}) a picture takes {latent:.1f} s, in pixels {duration(pixel)}, and its training "
-        f"{years:.1f} years at least, {by_card:.0f} by its model card's A100-hours{_measured(seen, steps)}",
+        f"{years:.1f} years at least, {by_card:.0f} by its model card's A100-hours{_measured(seen)}",
         f"They run it, and can fine-tune it; it was not trained on one. GiB for either: {', '.join(larger)}.",
     )
 
@@ -94,11 +90,15 @@ def _fits(gib: float) -> str:
     return CONFIRMED if gib <= rules.small_card else REFINED if gib <= rules.large_card else REFUTED
 
 
-def _measured(seen: Evidence, passes: int) -> str:
+def _measured(seen: Evidence) -> str:
     """What MEASURED has recorded, for C8.5's line; empty where there is nothing yet."""
     try:
-        row = seen.results(MEASURED)
+        record = seen.records(MEASURED)[0]
     except NotRecorded:
         return ""
-    seconds = picture_seconds(row, passes, alone=True)
-    return "" if seconds is None else f"; measured ({measured_as(row)}): {duration(seconds)} a picture"
+    r = record["results"]
+    if not r["true_size"]:
+        return ""
+    parts = {"guided": SD15.steps, "decode": 1, "text": 2}  # a text and the empty one
+    taken = sum(count * r[part]["seconds_alone"] for part, count in parts.items())
+    return f"; measured, {place(record)}, {r['precision']}: {duration(taken)} a picture"
