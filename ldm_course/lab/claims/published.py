@@ -105,13 +105,13 @@ PUBLISHED = {
     "C6.3": Published(
         BOTH,
         "Stable Diffusion works at 512, SDXL at 1024; but in pixels 1.78 at 512 with a pass of the cost at 256 (1.82)",
-        f"model cards; {JIT}, Table 12",
+        f"model cards; {JIT}, Tables 7 and 8",
     ),
     "C7.1": Published(
         AGAINST,
         "in pixels FID 1.82 at 256 and 1.78 at 512, in latents 2.27 (DiT-XL/2), 2.06 (SiT-XL/2), 1.13 (RAE) at 256: "
         "the best latents lead, most do not",
-        f"{JIT}, Tables 12 and 13",
+        f"{JIT}, Tables 7 and 8",
     ),
     "C7.2": Published(SUPPORTS, f"{ONE_EPOCH}, batches 7 to 40", f"{LDM}, Table 6 and section 4.1"),
     "C7.3": Published(SUPPORTS, "24.2 dB at f = 8, 27.5 at f = 4: far from pixel-precise", f"{LDM}, Table 8"),
@@ -142,7 +142,7 @@ PUBLISHED = {
     "C9.5": Published(
         BOTH,
         "FID at 256: pixels 1.82, latents of a semantic encoder 1.13, but 2.06 to 2.27 of the usual one",
-        f"{JIT}, Table 13",
+        f"{JIT}, Table 7",
     ),
     "C10.1": Published(
         SUPPORTS, "rFID 0.086 at 6x fewer values, 0.27 at 16x, 0.90 at 48x: little is lost at 12x", f"{LDM}, Table 8"
