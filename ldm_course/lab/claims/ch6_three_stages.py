@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
+from itertools import product
 
 import torch
 
@@ -11,7 +13,8 @@ from ...diffusion.samplers import sample, x0_predictor
 from ...diffusion.schedules import make_schedule
 from ...measure.cost_model import BUILT
 from ...page.numbers import plus_minus
-from .learnt import DENOISERS, SAMPLERS, all_rows, epochs_of, lacking
+from ..stages.sampling import METHODS, STEPS
+from .learnt import DENOISERS, SAMPLERS, UP_TO_100, all_rows, epochs_of, lacking
 from .rates import measured_as, picture_seconds
 from .verdicts import (
     CONFIRMED,
@@ -33,7 +36,7 @@ from .verdicts import (
     "KD-E at one count, and seconds a picture, of every sampler on one pixel network",
 )
 def _good_but_slow(seen: Evidence) -> Finding:
-    rows, missing = at_one_count(seen)
+    rows, missing = at_one_count(seen, METHODS)
     if missing:
         return Finding(NOT_HERE, missing)
     full, few = (pick(s for m, s in rows if m == "ddpm") for pick in (max, min))
@@ -59,7 +62,7 @@ def _good_but_slow(seen: Evidence) -> Finding:
     "C6.2", "DDIM (2020): deterministic, 10 to 50x faster at the same quality, still in pixels.", "KD-E at one count"
 )
 def _fewer_steps(seen: Evidence) -> Finding:
-    rows, missing = at_one_count(seen)
+    rows, missing = at_one_count(seen, ["ddim"])
     if missing:
         return Finding(NOT_HERE, missing)
     full = max(s for m, s in rows if m == "ddpm")
@@ -89,11 +92,12 @@ def draws_alike(method: str) -> bool:
     return torch.equal(a, b)
 
 
-def at_one_count(seen: Evidence) -> tuple[dict[tuple[str, int], dict], str]:
+def at_one_count(seen: Evidence, methods: Sequence[str]) -> tuple[dict[tuple[str, int], dict], str]:
     """The rows of the pixel network's sampling stage by (method, steps), all judged on as many pictures as DDPM's
-    longest is, and what is missing for a verdict; a row that was not judged at that count is left out."""
+    longest is, and what is missing for a verdict; a row that was not judged at that count is left out. What decides is
+    DDPM's longest, and `methods` at up to 100 steps: these must be there."""
     denoiser, sampling = seen.together(DENOISERS[0], SAMPLERS[0])
-    rows = all_rows(sampling)
+    rows = all_rows(sampling, ("ddpm", max(STEPS)), *product(methods, UP_TO_100))
     last = max((r for r in rows if r["method"] == "ddpm"), key=lambda r: r["steps"])
     count = last["quality"]["n_generated"]
     found = {}

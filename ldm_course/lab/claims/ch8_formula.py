@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from ...measure.complexity import values
 from ...measure.published import CARDS, GIB, SD3, SD15, SDXL, SYSTEMS
 from ...page.numbers import duration, si, times
 from ..records import NotRecorded, place
 from .ch6_three_stages import cannot_tell, enough_steps, fewest
-from .learnt import DENOISERS, SAMPLERS, all_rows, epochs_of, lacking
+from .learnt import DENOISERS, SAMPLERS, UP_TO_100, all_rows, epochs_of, lacking
 from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, Evidence, Finding, claim, rules, verdict, worst
 
 MEASURED = "stable-diffusion-step"  # times networks of SD 1.5's sizes; where it has no record, counts alone judge
@@ -30,7 +32,9 @@ def _eightfold(seen: Evidence) -> Finding:
 @claim("C8.2", "20 to 50 DDIM steps are enough.", "KD-E by steps, in latents")
 def _enough(seen: Evidence) -> Finding:
     denoiser, sampling = seen.together(DENOISERS[1], SAMPLERS[1])
-    rows = {(r["method"], r["steps"]): r for r in all_rows(sampling) if r["steps"] <= 100}
+    rows = {
+        (r["method"], r["steps"]): r for r in all_rows(sampling, *product(["ddim"], UP_TO_100)) if r["steps"] <= 100
+    }
     missing = lacking(epochs_of(denoiser), [(100, rows["ddim", 100]["quality"]["n_generated"])])
     if missing:
         return Finding(NOT_HERE, missing)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ...measure import stability
 from ..records import NotRecorded
+from ..stages.sampling import STEPS
 from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, gain, rules
 
 SPACES = ("pixel", "latent")
@@ -82,10 +83,14 @@ def as_good(before: dict, after: dict, seeds: float = 0.0) -> str:
     return NOT_HERE if visible is None else CONFIRMED
 
 
-def all_rows(sampling: dict) -> list[dict]:
-    """The rows of results of a sampling stage. NotRecorded: it is not at its end, and what is to come may decide."""
-    if not sampling.get("finished", True):
-        raise NotRecorded(f"of the samplers only {len(sampling['rows'])} rows have been judged yet")
+UP_TO_100 = tuple(steps for steps in STEPS if steps <= 100)
+
+
+def all_rows(sampling: dict, *deciding: tuple[str, int]) -> list[dict]:
+    """The rows of results of a sampling stage. NotRecorded: one of the `deciding`, each (method, steps), is to come."""
+    to_come = set(deciding) - {(row["method"], row["steps"]) for row in sampling["rows"]}
+    if to_come and not sampling.get("finished", True):
+        raise NotRecorded(f"of the samplers' rows, {len(to_come)} that decide have not been judged yet")
     return sampling["rows"]
 
 
