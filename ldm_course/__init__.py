@@ -3,9 +3,9 @@
 One U-Net, one trainer, one sampler and one evaluator serve both spaces; what differs between the spaces is visible
 where it is chosen (`spaces`). Each module is one idea, to be read beside the chapter that its docstring names.
 
-The core, in reading order, some 3,000 lines (drawings, scenes and `interop` are read when one needs them):
+The core, in reading order, some 3,000 lines (drawings, scenes, `editing` and `interop` are read when one needs them):
 
-1. `diffusion`: `schedules`, `samplers`, `objectives` - noise, its way back, and what a network is trained on
+1. `diffusion`: `schedules`, `samplers`, `objectives` - noise, its way back, and what a network is trained on; `editing`
 2. `networks`: `layers`, `unet`, `autoencoder` - what is trained; `features` judges pictures, `interop` meets diffusers
 3. `spaces`, `denoiser`, `checkpoints` - pixels and latents side by side; what draws (`Denoiser.generate`), and its file
 4. `training`: `trainer`, `recipes`, `reconstruction` - the one loop, and the few lines that put its parts together

@@ -11,7 +11,7 @@ import ldm_course
 
 PACKAGE = ROOT / "ldm_course"
 CORE = ("diffusion", "networks", "spaces.py", "denoiser.py", "checkpoints.py", "training", "data", "config.py")
-ASIDE = {"interop.py", "emoji.py", "scenes.py", "shapes.py"}  # read when one needs them
+ASIDE = {"editing.py", "interop.py", "emoji.py", "scenes.py", "shapes.py"}  # read when one needs them
 
 
 def lines_of(place: str) -> int:
