@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .data.pictures import to_float, to_uint8
 from .device import native_precision
+from .diffusion import editing
 from .diffusion.samplers import sample, x0_predictor
 from .diffusion.schedules import Schedule
 from .networks.text import TextUNet
@@ -185,11 +187,14 @@ class Denoiser:
         seed: int = 0,
         batch_size: int = 64,
         show: bool = False,
+        draw: Callable[..., Tensor] | None = None,
     ) -> Tensor:
         """`count` new pictures, uint8 (count, 3, H, W), on the CPU: noise, the sampler's steps, the way to pictures.
 
         The same seed gives the same noise for every method and number of steps. The network computes in bf16 where the
         hardware does; the sampler's own arithmetic and the decoder stay in float32. `show` draws a progress bar.
+        `draw(predict_x0, noise, rows, **sampler)` is another way from a batch's noise to its samples than `sample`,
+        and `rows` says which of the `count` they are: `redraw`, `inpaint` and `translate` are such ways.
         ValueError: no picture is asked for, or what `condition` or `samplers.sample` refuse.
         """
         if count < 1:
@@ -206,12 +211,94 @@ class Denoiser:
             # for the sampler's own noise; its seed is drawn, so that it is not the next batch's
             chance = torch.Generator(device).manual_seed(torch.randint(2**62, (), generator=rng).item())
             options = {"steps": steps, "method": method, "eta": eta, "generator": chance, "progress": show}
-            part = condition and condition[first : first + n]
-            predict_x0 = self.predictor(part, guidance_scale, guidance_interval)
-            with torch.autocast(device.type, torch.bfloat16, enabled=native_precision(device) == "bf16"):
-                x0 = sample(predict_x0, noise, self.schedule, **options)
+            rows = slice(first, first + n)
+            predict_x0 = self.predictor(condition and condition[rows], guidance_scale, guidance_interval)
+            with self._native_precision():
+                if draw is None:
+                    x0 = sample(predict_x0, noise, self.schedule, **options)
+                else:
+                    x0 = draw(predict_x0, noise, rows, **options)
             pictures.append(self.space.to_pictures(x0).cpu())
         return torch.cat(pictures)
+
+    def _native_precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=native_precision(self.device) == "bf16")
+
+    def redraw(self, pictures: Tensor, strength: float, **options) -> Tensor:
+        """Image to image: uint8 pictures (count, 3, H, W), each drawn anew from as much noise as `strength` in (0, 1]
+        says (`editing.redraw`). `options` are those of `generate`, and with strength 1 so is the result. ValueError
+        also for pictures of another size, and for more steps than `strength` leaves noise levels."""
+        x0 = self._samples(pictures)
+
+        def draw(predict_x0, noise, rows, **sampler):
+            return editing.redraw(predict_x0, x0[rows], noise, self.schedule, strength=strength, **sampler)
+
+        return self.generate(len(x0), draw=draw, **options)
+
+    def inpaint(self, pictures: Tensor, mask: Tensor, *, resamplings: int = 1, **options) -> Tensor:
+        """Uint8 pictures (count, 3, H, W), drawn anew where `mask`, bool (1 or count, 1, H, W), is True, and untouched
+        elsewhere. What they hold beneath the mask makes no difference; with everything masked it is `generate`.
+
+        `resamplings`: see `editing.inpaint`. `options` are those of `generate`; noise in each step (method='ddpm') fits
+        in better than none. In latent space the mask is that of all latents with a masked pixel, and `editing.pasted`
+        puts the known pixels back. ValueError also for pictures of another size, and a mask that does not fit.
+        """
+        pictures, mask = pictures.cpu(), mask.cpu()
+        editing.check_mask(mask, pictures)
+        downsample = self.space.size // self.space.shape[-1]
+        reach = 2 * downsample
+        x0 = self._samples(to_uint8(editing.continued(to_float(pictures), mask, reach)))
+        coarse = editing.coarse_mask(mask, downsample).to(self.device).expand(len(x0), -1, -1, -1)
+
+        def draw(predict_x0, noise, rows, **sampler):
+            known = x0[rows], coarse[rows]
+            return editing.inpaint(predict_x0, *known, noise, self.schedule, resamplings=resamplings, **sampler)
+
+        made = self.generate(len(x0), draw=draw, **options)
+        return editing.pasted(made, pictures, mask, reach)
+
+    def invert(
+        self,
+        pictures: Tensor,
+        *,
+        label: Label = None,
+        prompt: Prompt = None,
+        steps: int = 50,
+        strength: float = 1.0,
+        method: str = "ddim",
+        batch_size: int = 64,
+        show: bool = False,
+    ) -> Tensor:
+        """The noise, float (count, *space.shape) on the network's device, from which `sample` draws these uint8
+        pictures (count, 3, H, W) under the same condition: nearly, and the more nearly the more steps
+        (`editing.invert`). ValueError also for pictures of another size."""
+        x0 = self._samples(pictures)
+        condition = self.condition(len(x0), label=label, prompt=prompt)
+        options = {"steps": steps, "strength": strength, "method": method, "progress": show}
+        noise = []
+        for first in range(0, len(x0), batch_size):
+            rows = slice(first, first + batch_size)
+            with self._native_precision():
+                predict_x0 = self.predictor(condition and condition[rows])
+                noise.append(editing.invert(predict_x0, x0[rows], self.schedule, **options))
+        return torch.cat(noise)
+
+    def translate(self, pictures: Tensor, source: Label | Prompt, *, strength: float = 1.0, **options) -> Tensor:
+        """Uint8 pictures (count, 3, H, W) of `source`, a class or prompt, made into what `options` ask for: inverted
+        under the one, drawn again under the other (`editing.translate`). `options` are those of `generate`; the method
+        is one without noise of its own. ValueError also for pictures of another size."""
+        x0 = self._samples(pictures)
+        asked = self.condition(len(x0), **{"prompt" if self.reads else "label": source})
+
+        def draw(predict_x0, noise, rows, **sampler):
+            guesses = self.predictor(asked and asked[rows]), predict_x0
+            return editing.translate(*guesses, x0[rows], self.schedule, strength=strength, **sampler)
+
+        return self.generate(len(x0), draw=draw, **options)
+
+    def _samples(self, pictures: Tensor, batch_size: int = 64) -> Tensor:
+        """Uint8 pictures in the denoiser's space, on its device."""
+        return torch.cat([self.space.from_pictures(part.to(self.device)) for part in pictures.split(batch_size)])
 
 
 def _texts(text: Prompt, count: int) -> list[str]:

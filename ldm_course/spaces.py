@@ -1,7 +1,8 @@
 """Pixels and latents side by side: everything that differs between the two spaces is in this module (chapters 0 and 2).
 
 The U-Net, the trainer, the sampler and the evaluator are the same for both. What differs: the shape of what is
-denoised, whether x̂₀ may be clipped to [-1, 1] (pixels have that range, latents have none), and the way to pictures.
+denoised, whether x̂₀ may be clipped to [-1, 1] (pixels have that range, latents have none), and the way to pictures
+and back.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .data.pictures import to_uint8
+from .data.pictures import to_float, to_uint8
 from .networks.autoencoder import Autoencoder
 
 
@@ -31,6 +32,10 @@ class PixelSpace:
     def to_pictures(self, x: Tensor) -> Tensor:
         """Samples `(B, 3, H, W)` to uint8."""
         return to_uint8(x)
+
+    def from_pictures(self, pictures: Tensor) -> Tensor:
+        """The samples that uint8 pictures `(B, 3, H, W)` are. ValueError: pictures of another kind or size."""
+        return to_float(_of_size(pictures, self.size))
 
 
 @dataclass(frozen=True)
@@ -52,3 +57,15 @@ class LatentSpace:
     def to_pictures(self, z: Tensor) -> Tensor:
         """Scaled latents `(B, c, h, w)` to uint8 pictures `(B, 3, H, W)`."""
         return to_uint8(self.autoencoder.from_latents(z))
+
+    @torch.no_grad()
+    def from_pictures(self, pictures: Tensor) -> Tensor:
+        """The scaled latents of uint8 pictures `(B, 3, H, W)`, the means of their posteriors: what `to_pictures` turns
+        into the autoencoder's reconstructions. ValueError: pictures of another kind or size."""
+        return self.autoencoder.to_latents(to_float(_of_size(pictures, self.size)))
+
+
+def _of_size(pictures: Tensor, size: int) -> Tensor:
+    if pictures.ndim != 4 or pictures.shape[1:] != (3, size, size):
+        raise ValueError(f"pictures have shape {tuple(pictures.shape)}; expected (B, 3, {size}, {size})")
+    return pictures

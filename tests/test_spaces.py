@@ -7,7 +7,7 @@ from torch import nn
 from ldm_course import denoiser
 from ldm_course.config import AutoencoderConfig, UNetConfig
 from ldm_course.data.latents import encode_pictures
-from ldm_course.data.pictures import Pictures, to_uint8
+from ldm_course.data.pictures import Pictures, to_float, to_uint8
 from ldm_course.denoiser import Denoiser
 from ldm_course.diffusion.objectives import BatchRandom
 from ldm_course.diffusion.schedules import make_schedule
@@ -67,6 +67,22 @@ def test_the_ways_to_pictures():
         expected = to_uint8(model.decode(z / 0.5))
     found = LatentSpace(16, model).to_pictures(z)
     assert found.dtype == torch.uint8 and torch.equal(found, expected)
+
+
+def test_the_ways_back_from_pictures():
+    images, model = pictures().images, autoencoder()
+    assert torch.equal(PixelSpace(8).to_pictures(PixelSpace(8).from_pictures(images)), images)
+    latent = LatentSpace(8, model)
+    z = latent.from_pictures(images)
+    with torch.no_grad():
+        assert (z - 0.5 * model.encode(to_float(images)).z_mean).abs().max() < 1e-6
+    assert torch.equal(latent.to_pictures(z), to_uint8(model.reconstruct(to_float(images))))
+    assert not z.is_inference() and not z.requires_grad
+    for space in (PixelSpace(16), LatentSpace(16, model)):
+        with pytest.raises(ValueError, match=r"\(10, 3, 8, 8\); expected \(B, 3, 16, 16\)"):
+            space.from_pictures(images)
+    with pytest.raises(ValueError, match="float32"):
+        latent.from_pictures(images.float())
 
 
 # ----------------------------------------------------------------------------------- encoded data sets

@@ -1,4 +1,4 @@
-"""The command line, `ldm-course`: compare, train, sample, gallery, evaluate, cost, reference, claims, data, doctor.
+"""`ldm-course`: compare, train, sample, edit, gallery, evaluate, cost, reference, claims, data and doctor.
 
 Each command is a thin layer over the package. A mistake in what was typed, or in a file, is one line on standard
 error and exit code 2.
@@ -11,7 +11,7 @@ import sys
 
 import torch
 
-from . import compare, cost, data, doctor, reference, sample, train
+from . import compare, cost, data, doctor, edit, reference, sample, train
 
 COMMANDS = (  # name, what it does, its options, and itself
     ("compare", "train, sample and measure both spaces under one budget", compare.compare_options, compare.compare),
@@ -22,6 +22,7 @@ COMMANDS = (  # name, what it does, its options, and itself
         train.train,
     ),
     ("sample", "make pictures with a trained model", sample.sample_options, sample.sample),
+    ("edit", "redraw a picture, or what a mask shows of it, with a trained model", edit.edit_options, edit.edit),
     ("gallery", "draw with each of the course's own networks, timed", sample.gallery_options, sample.show_gallery),
     ("evaluate", "measure a trained model's pictures against data", sample.evaluate_options, sample.evaluate),
     ("cost", "count and time a denoising step in both spaces, or a published system", cost.cost_options, cost.cost),

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .. import checkpoints
+from ..denoiser import Denoiser
+from ..device import default_device
+
 DATA_HELP = "emoji, scenes, cifar10, a folder of pictures, or an .npz file (default: emoji)"
 
 
@@ -18,6 +22,39 @@ def which_model(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--pretrained", metavar="NAME", help="one of the course's checkpoints, such as emoji-32-latent")
     which.add_argument("--checkpoint", type=Path, metavar="FILE", help="a denoiser's .safetensors file")
+
+
+def chosen_model(args: argparse.Namespace) -> Denoiser:
+    """What `which_model` asked for."""
+    device = default_device()
+    if args.pretrained:
+        return checkpoints.pretrained(args.pretrained, device)
+    return checkpoints.load_denoiser(args.checkpoint, device)
+
+
+def what_to_draw(parser: argparse.ArgumentParser, label_default: str) -> None:
+    parser.add_argument("--label", help=f"a class, by name or number (default: {label_default})")
+    parser.add_argument("--prompt", help="what to draw, in words, for a model that reads; emoji count as their names")
+    parser.add_argument("--negative", metavar="PROMPT", help="what guidance is to lead away from")
+    parser.add_argument("--guidance", type=float, help="classifier-free; 1 is none (default: 3 with a prompt, else 1)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def asked(d: Denoiser, args: argparse.Namespace) -> dict:
+    """The condition that `what_to_draw` asked for, as `Denoiser.generate` takes it; the model's notes on its words are
+    printed. ValueError: what this model does not take."""
+    if d.reads or args.prompt is not None or args.negative is not None:
+        for name in ("prompt", "negative"):
+            for note in d.notes(getattr(args, name) or ""):
+                print(f"--{name}: {note}")
+    condition = {"label": args.label, "prompt": args.prompt, "negative_prompt": args.negative}
+    d.condition(args.count, **condition)
+    return condition
+
+
+def guidance(args: argparse.Namespace) -> float:
+    """What was asked for; else 3 with a prompt, and none without."""
+    return args.guidance if args.guidance is not None else 1.0 if args.prompt is None else 3.0
 
 
 def positive(**numbers: float | None) -> None:

@@ -8,25 +8,16 @@ from pathlib import Path
 
 import torch
 
-from .. import checkpoints
 from ..data.loaders import load_data
 from ..denoiser import Denoiser
-from ..device import default_device
 from ..lab import gallery
 from ..lab.report import quality
 from ..measure import distances, inception
 from ..page import plotting
-from .options import no_folder, positive, which_data, which_model
+from .options import asked, chosen_model, guidance, no_folder, positive, what_to_draw, which_data, which_model
 
 
-def _denoiser(args: argparse.Namespace) -> Denoiser:
-    device = default_device()
-    if args.pretrained:
-        return checkpoints.pretrained(args.pretrained, device)
-    return checkpoints.load_denoiser(args.checkpoint, device)
-
-
-def _made(d: Denoiser, args: argparse.Namespace, **asked) -> torch.Tensor:
+def _made(d: Denoiser, args: argparse.Namespace, **condition) -> torch.Tensor:
     return d.generate(
         args.count,
         method=args.method,
@@ -35,7 +26,7 @@ def _made(d: Denoiser, args: argparse.Namespace, **asked) -> torch.Tensor:
         guidance_scale=args.guidance,
         seed=args.seed,
         show=True,
-        **asked,
+        **condition,
     )
 
 
@@ -45,11 +36,7 @@ def sample_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=("ddpm", "ddim", "dpmpp"), default="dpmpp")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--eta", type=float, default=0.0)
-    parser.add_argument("--label", help="a class, by name or number (default: classes in turn)")
-    parser.add_argument("--prompt", help="what to draw, in words, for a model that reads; emoji count as their names")
-    parser.add_argument("--negative", metavar="PROMPT", help="what guidance is to lead away from")
-    parser.add_argument("--guidance", type=float, help="classifier-free; 1 is none (default: 3 with a prompt, else 1)")
-    parser.add_argument("--seed", type=int, default=0)
+    what_to_draw(parser, label_default="classes in turn")
     parser.add_argument("--out", type=Path, default=Path("samples.png"))
 
 
@@ -57,12 +44,11 @@ def sample(args: argparse.Namespace) -> int:
     """`ldm-course sample`."""
     positive(count=args.count)
     no_folder(args.out)
-    d = _denoiser(args)
-    if args.guidance is None:
-        args.guidance = 1.0 if args.prompt is None else 3.0
-    asked, captions, columns = _asked(d, args)
+    d = chosen_model(args)
+    args.guidance = guidance(args)
+    condition, captions, columns = _asked(d, args)
     started = time.perf_counter()
-    made = _made(d, args, **asked)
+    made = _made(d, args, **condition)
     seconds = time.perf_counter() - started
     plotting.save_png(args.out, plotting.grid(made, columns, captions))
     print(f"wrote {args.out}: {args.count} pictures in {seconds:.1f} s ({args.method}, {args.steps} steps)")
@@ -71,13 +57,9 @@ def sample(args: argparse.Namespace) -> int:
 
 def _asked(d: Denoiser, args: argparse.Namespace) -> tuple[dict, list[str] | None, int | None]:
     """What `generate` is asked for, the captions of the pictures, and the columns that they stand in."""
-    if d.reads or args.prompt is not None or args.negative is not None:
-        for name in ("prompt", "negative"):
-            for note in d.notes(getattr(args, name) or ""):
-                print(f"--{name}: {note}")
-        asked = {"label": args.label, "prompt": args.prompt, "negative_prompt": args.negative}
-        d.condition(args.count, **asked)  # refuses what this model does not take
-        return asked, None, None
+    condition = asked(d, args)
+    if d.reads:
+        return condition, None, None
     in_turn = args.label is None and d.num_classes is not None
     label = d.labels(d.classes_in_turn(args.count) if in_turn else args.label, args.count)
     captions = None if label is None or not d.classes else [d.classes[i] for i in label.tolist()]
@@ -115,13 +97,13 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
 def evaluate(args: argparse.Namespace) -> int:
     """`ldm-course evaluate`."""
     positive(count=args.count)
-    d = _denoiser(args)
+    d = chosen_model(args)
     if args.data is None and "data" not in d.meta:
         raise ValueError("this checkpoint does not say what it was trained on; give --data")
     if args.size not in (None, d.space.size):
         raise ValueError(f"--size {args.size}; this model makes pictures of {d.space.size} a side")
     real = load_data(args.data or d.meta["data"], d.space.size, limit=args.limit, seed=args.seed)
-    asked, classes = {}, d.num_classes
+    condition, classes = {}, d.num_classes
     # classes, or captions, as often as in the data
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(args.seed))
     some = order[torch.arange(args.count) % len(order)]
@@ -129,12 +111,12 @@ def evaluate(args: argparse.Namespace) -> int:
         if real.labels is None or len(real.classes) != classes:
             has = "no labels" if real.labels is None else f"{len(real.classes)} classes"
             raise ValueError(f"{real.name} has {has}, but the model was trained with {classes} classes")
-        asked = {"label": real.labels[some]}
+        condition = {"label": real.labels[some]}
     elif d.reads:
         if real.captions is None:
             raise ValueError(f"{real.name} has no captions, but the model was trained with texts")
-        asked = {"prompt": real.subset(some).captions}
-    made = _made(d, args, **asked)
+        condition = {"prompt": real.subset(some).captions}
+    made = _made(d, args, **condition)
     result = distances.evaluate(made, real.images, seed=args.seed)
     fd_e, kd_e, count = quality(result)
     print(f"{args.method}, {args.steps} steps, against {len(real)} pictures of {real.name}")

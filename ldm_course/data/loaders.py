@@ -169,12 +169,12 @@ def _load_folder(path: Path, size: int, split: str, limit: int | None, seed: int
         labels = torch.tensor([classes.index(name.parts[0]) for name in names])
     images = torch.empty(len(names), 3, size, size, dtype=torch.uint8)
     for k, name in enumerate(tqdm(names, f"reading {path}", unit="picture", leave=False)):
-        images[k] = _read_picture(found[name], size)
+        images[k] = middle_square(open_picture(found[name]), size)
     return Pictures(images, labels, classes, name=str(path), source=f"pictures of {path.name}", split=split)
 
 
-def _read_picture(path: Path, size: int) -> torch.Tensor:
-    """One file as uint8 (3, size, size): upright, over white, 8 bits, its middle square."""
+def open_picture(path: Path) -> Image.Image:
+    """One file, upright, over white, in RGB of 8 bits. ValueError: it is no picture that Pillow can read."""
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
@@ -185,10 +185,15 @@ def _read_picture(path: Path, size: int) -> torch.Tensor:
             if image.has_transparency_data:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+            return image.convert("RGB")
     except Exception as error:  # Pillow's decoders raise many kinds
         raise ValueError(f"{path} cannot be read as a picture: {_one_line(error)}") from error
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def middle_square(image: Image.Image, size: int, resampling=Image.Resampling.BICUBIC) -> torch.Tensor:
+    """The middle square of a picture, or of a grey one, as uint8 (3 or 1, size, size)."""
+    fitted = np.array(ImageOps.fit(image, (size, size), resampling))
+    return torch.from_numpy(fitted).view(size, size, -1).permute(2, 0, 1)
 
 
 def _load_npz(path: Path, size: int, split: str, limit: int | None, seed: int) -> Pictures:

@@ -105,11 +105,14 @@ def ddim_step(
     """Predicted x0, plus the direction that points to xt, plus noise: DDIM eq. 12, with step_std from eq. 16.
 
     eps_hat is taken from x0_hat and xt. Where x0_hat was clipped, the two thus still make up xt, and eta = 1
-    is DDPM with the posterior variance, clipped or not.
+    is DDPM with the posterior variance, clipped or not. With eta = 0 the step may go up as well, to an
+    alpha_bar_prev below alpha_bar (`editing.invert`).
     """
     eps_hat = (xt - math.sqrt(alpha_bar) * x0_hat) / math.sqrt(1 - alpha_bar)
-    ddpm_std = math.sqrt((1 - alpha_bar_prev) / (1 - alpha_bar)) * math.sqrt(1 - alpha_bar / alpha_bar_prev)
-    step_std = eta * ddpm_std
+    step_std = 0.0
+    if eta > 0:
+        ddpm_std = math.sqrt((1 - alpha_bar_prev) / (1 - alpha_bar)) * math.sqrt(1 - alpha_bar / alpha_bar_prev)
+        step_std = eta * ddpm_std
     towards_xt = math.sqrt(max(1 - alpha_bar_prev - step_std**2, 0.0))  # max: rounding may fall below 0
     x_prev = math.sqrt(alpha_bar_prev) * x0_hat + towards_xt * eps_hat
     return x_prev if noise is None else x_prev + step_std * noise
@@ -234,7 +237,7 @@ def sample(
 
     - `predict_x0`: the guess at the clean picture from xt at index t; see `x0_predictor`.
     - `steps`: how many, at trailing timesteps; or a path of one's own, pairs (t, where the step from t goes), as
-      `path` makes them.
+      `path` makes them. What adds no noise may also go up.
     - `method`: 'ddpm'; 'ddim', with eta from 0 (deterministic) to 1 (the same as 'ddpm'); or 'dpmpp', which is
       deterministic and of second order.
     - `variance`: for 'ddpm' only, 'posterior' or 'beta'; see `ddpm_step`.
@@ -283,6 +286,8 @@ def _check(method, eta, variance, pairs, noise, stochastic, generator):
         raise ValueError(f"eta={eta} with method={method!r}; only 'ddim' has an eta, so leave it at 0")
     if variance != "posterior" and method != "ddpm":
         raise ValueError(f"variance={variance!r} with method={method!r}; only 'ddpm' has that choice")
+    if stochastic and any(to > t for t, to in pairs):
+        raise ValueError(f"method={method!r} with eta={eta} on a path that goes up; only 'ddim', eta=0 and 'dpmpp' can")
     if method == "dpmpp" and any(to != t for (_, to), (t, _) in pairwise(pairs)):
         raise ValueError("method='dpmpp' on a path whose steps do not join; take one with previous='listed'")
     if not noise.is_floating_point():

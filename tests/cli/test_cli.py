@@ -30,7 +30,7 @@ from ldm_course.networks.autoencoder import Autoencoder
 from ldm_course.networks.unet import UNet
 from ldm_course.spaces import PixelSpace
 
-COMMANDS = ("compare", "train", "sample", "gallery", "evaluate", "cost", "data", "doctor")
+COMMANDS = ("compare", "train", "sample", "edit", "gallery", "evaluate", "cost", "data", "doctor")
 TINY = ["--data", "scenes", "--size", "8", "--limit", "24", "--batch-size", "8"]
 
 
@@ -269,6 +269,48 @@ def test_evaluate_draws_classes_as_often_as_the_data_has_them(capsys, monkeypatc
     assert torch.equal(torch.bincount(asked[0], minlength=len(classes)), 2 * expected)
 
 
+def test_edit_redraws_a_picture_and_fills_in_what_a_mask_shows(model, capsys, monkeypatch):
+    """A picture that is wide, and a mask of it: the middle square of both is taken."""
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:, 10:30] = 200
+    mask = np.zeros((20, 40), np.uint8)
+    mask[:10, 10:30], mask[10:, :5] = 255, 255  # the upper half of the square, and something outside it
+    Image.fromarray(picture).save("p.png")
+    Image.fromarray(mask).save("m.png")
+    asked = {}
+    for name in ("redraw", "inpaint"):
+        real = getattr(Denoiser, name)
+        spy = lambda self, *a, real=real, name=name, **k: asked.update({name: (a, k)}) or real(self, *a, **k)  # noqa: E731
+        monkeypatch.setattr(Denoiser, name, spy)
+    words = ["edit", "--checkpoint", model, "--picture", "p.png", "--count", "3", "--steps", "2", "--label", "star"]
+    assert main.main([*words, "--strength", "0.5", "--guidance", "2", "--seed", "7"]) == 0
+    assert "wrote edited.png: 3 pictures in" in capsys.readouterr().out
+    (given, strength), options = asked["redraw"]
+    assert given.shape == (3, 3, 8, 8) and (given[..., 2:6] == 200).all() and strength == 0.5
+    assert (given > 150).all()  # its edge, resized, and not the black beside it
+    assert options.items() >= {"label": "star", "guidance_scale": 2.0, "seed": 7, "method": "dpmpp", "steps": 2}.items()
+    assert main.main([*words, "--mask", "m.png", "--out", "new/filled.png"]) == 0
+    (given, found), options = asked["inpaint"]
+    assert found.shape == (1, 1, 8, 8) and found[..., :4, :].all() and not found[..., 4:, :].any()
+    assert (options["method"], options["resamplings"]) == ("ddpm", 4)
+    for file, count in (("edited.png", 4), ("new/filled.png", 5)):  # with what was given, and what of it was kept
+        with Image.open(file) as drawn:
+            assert drawn.width // 80 == count
+
+
+def test_a_pixel_that_is_masked_in_part_is_drawn_anew(model, monkeypatch):
+    mask = np.zeros((80, 80), np.uint8)
+    mask[33, 47] = 255
+    Image.fromarray(mask).save("m.png")
+    Image.fromarray(mask).save("p.png")
+    asked = []
+    real = Denoiser.inpaint
+    monkeypatch.setattr(Denoiser, "inpaint", lambda self, p, m, **k: asked.append(m) or real(self, p, m, **k))
+    words = ["edit", "--checkpoint", model, "--picture", "p.png", "--mask", "m.png", "--count", "1", "--steps", "1"]
+    assert main.main(words) == 0
+    assert asked[0].nonzero().tolist() == [[0, 0, 3, 4]]
+
+
 def test_cost_counts_both_spaces(capsys):
     assert main.main(["cost", "--size", "16"]) == 0
     pixel, latent = capsys.readouterr().out.splitlines()
@@ -409,6 +451,44 @@ def test_a_mistake_is_one_line(mistake, capsys):
 )
 def test_a_mistake_with_a_model_is_one_line(words, says, model, capsys):
     assert says in refused(capsys, words[0], "--checkpoint", model, *words[1:])
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["--strength", 0], "strength=0.0; expected more than 0"),
+        (["--strength", 1.5], "strength=1.5"),
+        (["--strength", 0.01], "from 1 to 10, the levels up to strength=0.01"),
+        (["--strength", 0.5, "--steps", 0], "steps=0"),
+        (["--strength", 0.5, "--count", 0], "--count 0; expected more than 0"),
+        (["--strength", 0.5, "--label", "moon"], "no class 'moon'"),
+        (["--strength", 0.5, "--prompt", "a moon"], "leave the prompt out"),
+        (["--strength", 0.5, "--resamplings", 2], "--resamplings goes with --mask"),
+        (["--strength", 0.5, "--out", ".."], "--out .. is a folder"),
+        (["--strength", 0.5, "--out", "text.png/x.png"], "text.png takes no files"),
+        (["--strength", 0.5, "--picture", "text.png"], "text.png cannot be read as a picture"),
+        (["--strength", 0.5, "--picture", "none.png"], "none.png cannot be read as a picture"),
+        (["--mask", "text.png"], "text.png cannot be read as a picture"),
+        (["--mask", "small.png"], "--mask small.png is 8 x 9 pixels; expected 8 x 8, as large as the picture"),
+        (["--mask", "black.png"], "--mask black.png is black all over"),
+        (["--mask", "white.png", "--resamplings", 0], "--resamplings 0"),
+        (["--mask", "white.png", "--steps", 1001], "steps=1001"),
+    ],
+)
+def test_a_mistake_in_editing_is_one_line_before_any_work(words, says, model, capsys, monkeypatch):
+    Path("text.png").write_text("hello")
+    for name, grey, size in (("p", 90, (8, 8)), ("black", 0, (8, 8)), ("white", 255, (8, 8)), ("small", 255, (8, 9))):
+        Image.new("L", size, grey).save(f"{name}.png")
+    monkeypatch.setattr(Denoiser, "generate", lambda *a, **k: pytest.fail("it began to draw"))
+    given = [] if "--picture" in words else ["--picture", "p.png"]
+    assert says in refused(capsys, "edit", "--checkpoint", model, *given, *words)
+
+
+def test_editing_is_redrawing_or_filling_in_and_not_both(model, capsys):
+    for words in ([], ["--strength", "0.5", "--mask", "m.png"]):
+        with pytest.raises(SystemExit) as left:
+            main.main(["edit", "--checkpoint", model, "--picture", "p.png", *words])
+        assert left.value.code == 2
 
 
 def test_a_model_without_classes_takes_no_label_and_one_without_data_asks_for_it(capsys):

@@ -321,7 +321,7 @@ def test_a_folder_without_classes_and_with_other_files(tmp_path):
 
 def read(tmp_path, image, name="a.png", size=8, **options):
     image.save(tmp_path / name, **options)
-    return loaders._read_picture(tmp_path / name, size)
+    return loaders.middle_square(loaders.open_picture(tmp_path / name), size)
 
 
 def test_grey_palette_and_bilevel(tmp_path):
@@ -389,9 +389,9 @@ def test_a_torn_picture_is_named(tmp_path):
     Image.fromarray(whole).save(tmp_path / "torn.jpg")
     stored = (tmp_path / "torn.jpg").read_bytes()
     (tmp_path / "torn.jpg").write_bytes(stored[: len(stored) // 2])
-    refused(lambda: loaders._read_picture(tmp_path / "torn.jpg", 8), "torn.jpg")
+    refused(lambda: loaders.open_picture(tmp_path / "torn.jpg"), "torn.jpg")
     Image.fromarray(whole[..., 0].astype(np.float32)).save(tmp_path / "float.tif")
-    refused(lambda: loaders._read_picture(tmp_path / "float.tif", 8), "float.tif", "8 or 16 bits")
+    refused(lambda: loaders.open_picture(tmp_path / "float.tif"), "float.tif", "8 or 16 bits")
 
 
 def test_empty_folders_and_single_pictures(tmp_path):
