@@ -17,11 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import AutoencoderConfig, TextUNetConfig, UNetConfig, from_stored
+from .config import AutoencoderConfig, DetectorConfig, TextUNetConfig, UNetConfig, from_stored
 from .denoiser import Denoiser
 from .diffusion.schedules import make_schedule
 from .files import MACHINES, all_finite, home, written_whole
 from .networks.autoencoder import Autoencoder
+from .networks.detector import Detector
 from .networks.text import TextUNet
 from .networks.unet import UNet
 from .spaces import LatentSpace, PixelSpace
@@ -30,12 +31,18 @@ KINDS = {
     "unet": (UNet, UNetConfig),
     "text-unet": (TextUNet, TextUNetConfig),
     "autoencoder": (Autoencoder, AutoencoderConfig),
+    "detector": (Detector, DetectorConfig),
 }
 DENOISERS = ("unet", "text-unet")
+_CALLED = {UNet: "a U-Net", TextUNet: "a U-Net", Autoencoder: "an autoencoder", Detector: "a detector"}
 
 
-def save_model(path: str | Path, model: nn.Module, *, half: bool = False, **meta) -> Path:
-    """Writes weights and configuration; `half` rounds the weights to float16. `meta` is kept as JSON.
+EIGHT_BIT = ".scale"  # after a weight's name: the float16 factor of each row of a weight that is stored in 8 bits
+
+
+def save_model(path: str | Path, model: nn.Module, *, half: bool = False, eight_bit: bool = False, **meta) -> Path:
+    """Writes weights and configuration; `half` rounds the weights to float16, and with `eight_bit` the large ones to 8
+    bits, -127 to 127 times a factor for each row. `meta` is kept as JSON.
 
     ValueError: a model that is none of KINDS, or weights that are not finite, also after rounding.
     """
@@ -44,7 +51,9 @@ def save_model(path: str | Path, model: nn.Module, *, half: bool = False, **meta
         known = ", ".join(cls.__name__ for cls, _ in KINDS.values())
         raise ValueError(f"cannot save a {type(model).__name__}; expected one of {known}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    if half:
+    if eight_bit:
+        tensors = dict(pair for k, v in tensors.items() for pair in _in_eight_bits(k, v))
+    elif half:
         tensors = {k: _rounded(v) for k, v in tensors.items()}
     if not all_finite(tensors):
         raise ValueError(f"{path} was not written: a weight is NaN or infinite, so this training has failed")
@@ -67,7 +76,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
             raise ValueError("a weight is NaN or infinite; train it again")
         cls, config_cls = KINDS[text["kind"]]
         model = cls(from_stored(config_cls, json.loads(text["config"])))
-        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+        model.load_state_dict(_from_stored(state))
         meta = json.loads(text["meta"])
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise ValueError(f"{path}: not a checkpoint of this course ({str(error).splitlines()[0]})") from error
@@ -77,7 +86,13 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
 
 
 def save_denoiser(
-    path: str | Path, denoiser: Denoiser, *, autoencoder: str | None = None, half: bool = False, **meta
+    path: str | Path,
+    denoiser: Denoiser,
+    *,
+    autoencoder: str | None = None,
+    half: bool = False,
+    eight_bit: bool = False,
+    **meta,
 ) -> Path:
     """Writes a denoiser; a latent one with the name of its `autoencoder`'s file, which lies in the same folder, and
     that one's fingerprint.
@@ -99,7 +114,7 @@ def save_denoiser(
             raise ValueError("a latent denoiser is stored with the name of its autoencoder's file; give autoencoder")
         first_stage["autoencoder_fingerprint"] = fingerprint(space.autoencoder)
     about = {"size": space.size, "schedule": levels, "prediction": denoiser.prediction}
-    return save_model(path, denoiser.model, half=half, **about, **first_stage, **meta)
+    return save_model(path, denoiser.model, half=half, eight_bit=eight_bit, **about, **first_stage, **meta)
 
 
 def check_may_replace(path: Path, model: nn.Module) -> None:
@@ -108,8 +123,8 @@ def check_may_replace(path: Path, model: nn.Module) -> None:
         return
     there, _ = load_model(path)
     if type(there) is not type(model) or there.config != model.config:
-        what = "an autoencoder" if isinstance(there, Autoencoder) else "a U-Net"
-        raise ValueError(f"{path} holds {what} of another configuration; choose another name or folder, or delete it")
+        what = f"{_CALLED[type(there)]} of another configuration"
+        raise ValueError(f"{path} holds {what}; choose another name or folder, or delete it")
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -126,12 +141,35 @@ def _rounded(value: Tensor) -> Tensor:
     return value.half() if value.is_floating_point() and value.ndim else value
 
 
+def _in_eight_bits(name: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    """A weight as whole numbers and a factor for each row (output channel), so that its largest entry becomes 127; what
+    has few numbers or no rows, as `_rounded` has it."""
+    if not value.is_floating_point() or value.ndim < 2 or value[0].numel() < 16:
+        return [(name, _rounded(value))]
+    rows = value.flatten(1)
+    scale = (rows.abs().amax(1) / 127).clamp(min=2**-24).half()
+    whole = (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+    return [(name, whole.view(value.shape)), (name + EIGHT_BIT, scale)]
+
+
+def _from_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in float32, however they were rounded."""
+    scales = {k: state[k + EIGHT_BIT] for k in state if k + EIGHT_BIT in state}
+    found = {}
+    for name in state.keys() - {k + EIGHT_BIT for k in scales}:
+        value = state[name]
+        if name in scales:
+            value = (value.flatten(1) * scales[name].float()[:, None]).view(value.shape)
+        found[name] = value.float() if value.is_floating_point() else value
+    return found
+
+
 def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
     """A denoiser with its space, ready to draw; ValueError if the file is none."""
     model, meta = load_model(path, device)
     draws = isinstance(model, tuple(KINDS[kind][0] for kind in DENOISERS))
     if not draws or not {"size", "schedule", "prediction", "autoencoder"} <= meta.keys():
-        given = "a U-Net without its schedule" if draws else "an autoencoder"
+        given = _CALLED[type(model)] + (" without its schedule" if draws else "")
         known = ", ".join(pretrained_names()) or "none yet"
         raise ValueError(f"{path}: this is {given}; expected a denoiser, such as the course's own: {known}")
     if meta["autoencoder"] is None:
@@ -140,7 +178,8 @@ def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoi
         beside = Path(path).with_name(meta["autoencoder"])
         autoencoder, _ = load_model(beside, device)
         if not isinstance(autoencoder, Autoencoder):
-            raise ValueError(f"{beside}: expected the autoencoder that {path} works with; this is a U-Net")
+            this = _CALLED[type(autoencoder)]
+            raise ValueError(f"{beside}: expected the autoencoder that {path} works with; this is {this}")
         known = meta.get("autoencoder_fingerprint")  # files of the first edition have none
         if known is not None and known != fingerprint(autoencoder):
             raise ValueError(f"{path} was trained with another autoencoder than {beside}; put its own beside it")

@@ -98,7 +98,7 @@ class TextConfig:
     without `positions` is a bag of words. `activation` is "gelu", or "quick_gelu" as in OpenAI's weights.
     """
 
-    vocab_size: int = 4
+    vocab_size: int = 3
     length: int = 24
     width: int = 128
     layers: int = 3
@@ -166,6 +166,19 @@ class AutoencoderConfig:
             raise ValueError(f"f={f}; expected a power of two")
         widths, levels = self.block_out_channels, f.bit_length()
         return replace(self, block_out_channels=(widths + widths[-1:] * levels)[:levels])
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """The network that reads pictures of scenes (chapter 8): the names of what it tells apart, in the order of its
+    outputs, and its widths at 1/2, 1/4 and 1/8 of the picture's side."""
+
+    shapes: tuple[str, ...]
+    colours: tuple[str, ...]
+    patterns: tuple[str, ...]
+    tints: tuple[str, ...]
+    block_out_channels: tuple[int, int, int] = (32, 48, 64)
+    norm_num_groups: int = 8
 
 
 @dataclass(frozen=True)

@@ -324,3 +324,32 @@ def test_what_is_of_another_kind_or_size_is_not_replaced(tmp_path):
     for other in (autoencoder(), unet(4)):
         with pytest.raises(ValueError, match="holds a U-Net of another configuration"):
             checkpoints.check_may_replace(path, other)
+
+
+# ------------------------------------------------------------------------------------------ eight bits
+
+
+def test_eight_bits_are_off_by_half_a_unit_of_the_row_at_most(tmp_path):
+    model = unet()
+    with torch.no_grad():
+        model.conv_in.weight[3] *= 100  # a row of another size has a factor of its own
+        model.conv_in.weight[4] = 0
+    path = save_model(tmp_path / "u.safetensors", model, eight_bit=True)
+    again, _ = load_model(path)
+    for (name, ours), theirs in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
+        rows, off = ours.flatten(1) if ours.ndim > 1 else ours[:, None], (ours - theirs).abs()
+        unit = rows.abs().amax(1) / 127
+        allowed = (0.51 * unit).view(-1, *[1] * (ours.ndim - 1)) + 1e-7 if ours.ndim > 1 else ours.abs() * 2**-11 + 1e-7
+        assert (off <= allowed).all(), name
+    half = save_model(tmp_path / "h.safetensors", model, half=True)
+    with safe_open(path, "pt") as file:
+        assert file.get_tensor("conv_in.weight").dtype == torch.int8
+    assert path.stat().st_size < 0.75 * half.stat().st_size  # small as it is; near a half where it is large
+
+
+def test_weights_in_eight_bits_that_are_not_finite_are_refused(tmp_path):
+    model = unet()
+    with torch.no_grad():
+        model.conv_in.weight[0, 0, 0, 0] = torch.inf
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        save_model(tmp_path / "u.safetensors", model, eight_bit=True)

@@ -134,24 +134,26 @@ def render(
     seed: int,
     indices: Sequence[int] | torch.Tensor,
     size: int,
-    texture: float = 1.0,
+    texture: float | torch.Tensor = 1.0,
     time: float | torch.Tensor = 0.0,
 ) -> torch.Tensor:
     """The pictures `indices`, uint8 (B, 3, size, size).
 
-    `texture` scales the grain: 0 is none, 1 is fine paper (best seen from 128 pixels on), 4 is rough plaster. `time`,
-    one number or (B,), is in periods of the motion: times 0 and 1 are the same picture.
+    `texture`, one number or (B,), scales the grain: 0 is none, 1 is fine paper (best seen from 128 pixels on), 4 is
+    rough plaster. `time`, one number or (B,), is in periods of the motion: times 0 and 1 are the same picture.
     """
-    if size < 1 or texture < 0:
-        raise ValueError(f"size={size}, texture={texture}; expected a size of at least 1 and a texture of at least 0")
+    texture, time = (torch.as_tensor(value, dtype=torch.float64) for value in (texture, time))
+    if size < 1 or (texture < 0).any():
+        least = texture.min().item()
+        raise ValueError(f"size={size}, texture={least:g}; expected a size of at least 1 and a texture of at least 0")
     indices = _as_indices(indices)
-    time = torch.as_tensor(time, dtype=torch.float64).expand(len(indices))
+    texture, time = texture.expand(len(indices)), time.expand(len(indices))
     chunk = max(1, 2**19 // size**2)  # few calls, and temporaries that stay near the processor
     images = torch.empty(len(indices), 3, size, size, dtype=torch.uint8)
 
     def paint(start: int) -> None:
         part = slice(start, start + chunk)
-        images[part] = _render(seed, indices[part], size, texture, time[part])
+        images[part] = _render(seed, indices[part], size, texture[part], time[part])
 
     # A chunk per core is quicker than all cores on each small operation, and much quicker on a busy machine.
     threads = torch.get_num_threads()
@@ -260,7 +262,7 @@ def _places(drawn: dict[str, torch.Tensor], u: torch.Tensor) -> tuple[torch.Tens
 # Painting ------------------------------------------------------------------------------------------------------------
 
 
-def _render(seed: int, indices: torch.Tensor, size: int, texture: float, time: torch.Tensor) -> torch.Tensor:
+def _render(seed: int, indices: torch.Tensor, size: int, texture: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
     drawn = _draw(seed, indices)
     canvas = _paper(drawn, size)
     for j in range(3):
@@ -269,8 +271,9 @@ def _render(seed: int, indices: torch.Tensor, size: int, texture: float, time: t
             if len(chosen):
                 thing = {name: drawn[name][chosen, j] for name in _OF_A_THING}
                 _add_things(canvas, chosen, thing, time[chosen], reach=1.35 * 1.06 * _RADIUS[0][large])
-    if texture:
-        canvas *= (1 + 0.05 * texture * _grain(seed, indices, size))[:, None]
+    if texture.any():
+        strength = (0.05 * texture).float()[:, None, None]
+        canvas *= (1 + strength * _grain(seed, indices, size))[:, None]
     return (canvas * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 

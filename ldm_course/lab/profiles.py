@@ -24,7 +24,8 @@ class Scale:
     `seeds` trainings that tell how much a seed matters; latent ones `latent_times` as many, None for as many as take
     the same FLOPs. `crops` what the first stage for all sizes sees, and `other_crops` those of other f and channels,
     and `structures` each of those that learn nothing but fine structures; `texture_images` each of the trainings that
-    tell what texture does (None: as many as the stage's time allows), `text_images` the denoiser that reads texts.
+    tell what texture does (None: as many as the stage's time allows), `text_images` the denoiser that reads texts, and
+    `detector_scenes` the network that reads pictures of scenes.
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
     `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
@@ -41,6 +42,7 @@ class Scale:
     crops: int = 400_000
     other_crops: int = 200_000
     structures: int = 200_000
+    detector_scenes: int = 400_000
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
@@ -121,6 +123,7 @@ PROFILES = {
             crops=64,
             other_crops=64,
             structures=256,
+            detector_scenes=64,
             seeds=2,
             seed_images=48,
             texture_images=48,
@@ -141,7 +144,9 @@ PROFILES = {
         batch_size=32,
         autoencoder_batch_size=16,
         lr=1e-3,
-        scale=Scale(images=48_000, structures=12_000, seeds=3, seed_images=4000, texture_images=None),
+        scale=Scale(
+            images=48_000, structures=12_000, detector_scenes=100_000, seeds=3, seed_images=4000, texture_images=None
+        ),
     ),
     # the same networks and machine, but training that goes on for hours, beside other work: larger batches, slower
     # averages, and enough pictures for a verdict

@@ -29,7 +29,9 @@ from .stages import (
     cost,
     denoisers,
     fine_structures,
+    obedience,
     perception,
+    prompts,
     quality,
     sampling,
     stable_diffusion,
@@ -48,7 +50,7 @@ def _all() -> Iterator[Stage]:
     yield autoencoders.FIRST_STAGE
     yield from (*autoencoders.PHOTOGRAPHS, *denoisers.PHOTOGRAPHS, *sampling.STAGES)
     yield from (*comparison.STAGES, *texture.STAGES)
-    yield from text2image.STAGES
+    yield from (*text2image.STAGES, *obedience.STAGES, *prompts.STAGES)
     yield from denoisers.DRAWINGS
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)

@@ -5,8 +5,10 @@ All of it is computed from the records, as in `figures`; a cell for which there 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 from ..measure import cost_model
 from ..page.numbers import NONE, duration, plus_minus, seconds, si, times
@@ -265,3 +267,17 @@ def overfitting(runs: Mapping[str, Record]) -> Table:
         body.append([space, si(t["images"]), _epochs(t["epochs"]), si(low["images"]), *losses, share, chance])
     head = ["", "images", "epochs", "held-out loss lowest after", "loss, training", "loss, held out"]
     return [*head, "nearer to a training picture", "by chance"], body
+
+
+def redraws(record: Record) -> Table:
+    """The same network, drawn from again and again: each distance's mean, its scatter over the draws, the error that
+    each draw stated (root mean square), and the ratio of the two with its own error."""
+    r = record["results"]
+    body = []
+    for name, shown in (("kd_e", "KD-E"), ("fd_e", "FD-E")):
+        values, errors = ([q[entry] for q in r["draws"]] for entry in (name, f"{name}_error"))
+        stated = math.sqrt(fmean(e**2 for e in errors))
+        ratio = r["over_stated"][name]
+        cells = [f"{x:.3g}" for x in (fmean(values), stdev(values), stated)]
+        body.append([shown, *cells, f"{ratio:.2f} ± {ratio * r['expected_error']:.2f}"])
+    return ["", "mean", "scatter of the draws", "error stated by a draw", "scatter over stated"], body

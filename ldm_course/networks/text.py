@@ -18,8 +18,8 @@ from ..config import TextConfig, TextUNetConfig
 from .layers import attend
 from .unet import UNet
 
-PAD, START, END, UNKNOWN = range(4)  # the tokens before the words
-SPECIAL = 4
+PAD, START, END = range(3)  # the tokens before the words
+SPECIAL = 3
 
 
 def words_of(text: str) -> list[str]:
@@ -37,10 +37,11 @@ def vocabulary(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 class Tokenizer:
-    """Texts to numbers: a start, a number for each word (UNKNOWN for those not in `words`), an end, then padding.
+    """Texts to numbers: a start, a number for each word, an end, then padding. Words that are not in `words`, of which
+    a network could know nothing, are passed over.
 
-    Whole words, since the course's captions have two or three thousand; CLIP's byte pairs are parts of words, so that
-    it knows no unknown ones.
+    Whole words, since the course's captions have less than two thousand. CLIP's byte pairs are parts of words, so that
+    none is unknown to it.
     """
 
     def __init__(self, words: Sequence[str], length: int):
@@ -51,17 +52,21 @@ class Tokenizer:
         """int64 (B, length). A longer text is cut, as Stable Diffusion's is after 75 tokens."""
         rows = []
         for text in texts:
-            known = [self.number.get(word, UNKNOWN) for word in words_of(text)][: self.length - 2]
+            known = [self.number[word] for word in self.known(text)][: self.length - 2]
             rows.append([START, *known, END] + [PAD] * (self.length - 2 - len(known)))
         return torch.tensor(rows, dtype=torch.int64).view(-1, self.length)
+
+    def known(self, text: str) -> list[str]:
+        """Words of the text that it knows."""
+        return [word for word in words_of(text) if word in self.number]
 
     def unknown(self, text: str) -> list[str]:
         """Words of the text that it does not know."""
         return [word for word in words_of(text) if word not in self.number]
 
     def cut(self, text: str) -> list[str]:
-        """Words of the text for which there is no room."""
-        return words_of(text)[self.length - 2 :]
+        """Words of the text that it knows, but has no room for."""
+        return self.known(text)[self.length - 2 :]
 
 
 class TextLayer(nn.Module):

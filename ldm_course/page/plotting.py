@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from PIL import Image
 
 from ..files import written_whole
@@ -95,19 +96,22 @@ def grid(
     captions: Sequence[str] | None = None,
     *,
     scale: int | None = None,
+    circles: Sequence[Sequence[tuple[float, float, float]]] | None = None,
     title: str | None = None,
     colour: str = NEUTRAL,
 ) -> Figure:
     """Pictures in a grid, each with its own caption underneath: uint8 `(N, 3, H, W)` to a Figure.
 
     `scale` is how many screen pixels a picture's pixel takes along a side (default: about 80 a picture);
+    `circles` are drawn on each picture: x and y of their middles from the top left, and radii, in widths of it;
     `title` stands above, in `colour` (PIXEL and LATENT say which space the pictures are from).
-    ValueError: other types or shapes, or not one caption a picture.
+    ValueError: other types or shapes, or not one caption, or one list of circles, a picture.
     """
     images = _checked(images)
     n, _, height, width = images.shape
-    if captions is not None and len(captions) != n:
-        raise ValueError(f"{len(captions)} captions for {n} pictures; give one for each")
+    for name, given in (("captions", captions), ("lists of circles", circles)):
+        if given is not None and len(given) != n:
+            raise ValueError(f"{len(given)} {name} for {n} pictures; give one for each")
     scale = max(1, round(80 / width)) if scale is None else scale
     columns = _columns(n, columns)
     rows = math.ceil(n / columns)
@@ -127,6 +131,10 @@ def grid(
             axes = figure.add_axes(place)
             axes.imshow(picture)
             axes.set_axis_off()
+            for x, y, radius in circles[i] if circles else ():
+                at = x * width - 0.5, y * width - 0.5
+                for line, ink in ((2.0, "black"), (0.8, "white")):  # to be seen on every ground
+                    axes.add_patch(Circle(at, radius * width, fill=False, linewidth=line, edgecolor=ink))
             axes.annotate(
                 words[i], (0.5, 0), (0, -2), "axes fraction", "offset pixels", ha="center", va="top", fontsize=8
             )

@@ -163,6 +163,36 @@ def test_an_autoencoder_then_a_denoiser_in_its_latents_then_pictures_of_it(capsy
     assert "ddim, 2 steps, against 12 pictures of scenes" in said and "FD-E (floor)" in said and "KD-E (floor)" in said
 
 
+def test_a_denoiser_that_reads_is_trained_and_draws_what_a_prompt_says(capsys):
+    data = ["--data", "scenes", "--size", "16", "--limit", "24", "--batch-size", "8"]
+    first = ["--steps", "1", "--perceptual", "0", "--name", "a", "--out", "first"]
+    assert main.main(["train", "autoencoder", *data, *first]) == 0
+    words = ["--autoencoder", "first/a.safetensors", "--steps", "2", "--out", "t"]
+    assert main.main(["train", "text2image", *data, *words]) == 0
+    d = load_denoiser("t/scenes-16-text2image.safetensors")
+    assert d.reads and d.space.name == "latent" and "star" in d.model.config.words
+    record = load_record("scenes-16-text2image", "t")
+    assert record["results"]["quality"]["n_generated"] == 6 and record["config"]["network"]["text"]["width"] == 32
+    drawn = ["sample", "--checkpoint", "t/scenes-16-text2image.safetensors", "--count", "2", "--steps", "2"]
+    capsys.readouterr()
+    for name, words in {
+        "star": ["--prompt", "a red star"],
+        "unguided": ["--prompt", "a red star", "--guidance", "1"],
+        "not": ["--prompt", "a red star", "--negative", "a blue star"],
+        "empty": ["--prompt", ""],
+        "none": [],
+    }.items():
+        assert main.main([*drawn, *words, "--out", f"{name}.png"]) == 0
+    pictures = {name: Path(f"{name}.png").read_bytes() for name in ("star", "unguided", "not", "empty", "none")}
+    assert len(set(pictures.values())) == 4 and pictures["empty"] == pictures["none"]
+    assert "vocabulary" not in capsys.readouterr().out
+    assert main.main([*drawn, "--prompt", "a mauve 🌟 " + "red " * 30, "--out", "odd.png"]) == 0
+    out = capsys.readouterr().out
+    assert "not in its vocabulary, so passed over: mauve, glowing" in out and "were left out" in out
+    assert main.main(["evaluate", *drawn[1:], "--data", "scenes", "--limit", "8"]) == 0
+    assert "FD-E" in capsys.readouterr().out
+
+
 def test_the_gallery_draws_with_each_of_the_courses_own_networks(place, capsys):
     for name, classes in (("dots-8-pixel", None), ("shapes-8-pixel", 3)):
         denoiser(place.parent / "home" / "checkpoints" / f"{name}.safetensors", num_classes=classes)
@@ -312,6 +342,7 @@ MISTAKES = {
     "no grids": ([*TRAIN, "--steps", 1, "--sample-every", 0], "--sample-every 0"),
     "no parts": ([*TRAIN, "--steps", 1, "--accumulate", 0], "accumulate=0"),
     "uneven parts": ([*TRAIN, "--steps", 1, "--accumulate", 3], "accumulate=3"),
+    "texts in pixels": (["train", "text2image", "--data", "scenes", "--steps", 1], "--autoencoder FILE goes with"),
     "endless decay": ([*TRAIN, "--minutes", 1, "--decay", "cosine"], "give steps or images"),
     "a name that is none": ([*TRAIN, "--steps", 1, "--name", "My Run"], "record name 'My Run' is no file name"),
     "unknown profile": ([*TRAIN, "--steps", 1, "--profile", "tpu"], "profile 'tpu'"),
@@ -342,6 +373,8 @@ def test_a_mistake_is_one_line(mistake, capsys):
     [
         (["sample", "--count", 0], "--count 0; expected more than 0"),
         (["sample", "--count", -2], "--count -2"),
+        (["sample", "--prompt", "a star"], "trained without texts; leave the prompt out"),
+        (["sample", "--negative", "a star"], "trained without texts; leave the prompt out"),
         (["sample", "--label", "moon"], "no class 'moon'; expected 0 to 2, or one of circle, square, star"),
         (["sample", "--label", "3"], "no class '3'"),
         (["sample", "--label", "-1"], "no class '-1'"),

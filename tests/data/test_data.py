@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from ldm_course.data import emoji, loaders, scenes
 from ldm_course.data.loaders import load_data
-from ldm_course.data.pictures import Crops, Pictures, to_float, to_uint8
+from ldm_course.data.pictures import Crops, Pictures, joined, to_float, to_uint8
 from ldm_course.diffusion.objectives import BatchRandom
 
 
@@ -97,6 +98,19 @@ def test_pictures_subset_and_batch():
 
 
 # What load_data refuses, whatever the data
+
+
+def test_sets_are_joined_in_order_with_their_captions_and_without_classes():
+    a = Pictures(
+        torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]), ("x", "y"), ("p", "q"), "a", "A", "test"
+    )
+    b = Pictures(torch.ones(1, 3, 8, 8, dtype=torch.uint8), captions=("r",), name="b", source="B")
+    both = joined(a, b)
+    assert both.images[:, 0, 0, 0].tolist() == [0, 0, 1] and both.captions == ("p", "q", "r")
+    assert both.labels is None and both.classes is None
+    assert (both.name, both.source, both.split) == ("a and b", "A; B", "test")
+    assert joined(a, replace(b, captions=None)).captions is None
+    assert joined(a, a).name == "a"
 
 
 def test_unknown_names_list_the_choices(tmp_path):

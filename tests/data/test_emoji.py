@@ -134,3 +134,19 @@ def test_no_drawing_is_on_both_sides_of_the_split():
 
 def test_the_credit_names_author_and_licence():
     assert "OpenMoji" in emoji.CREDIT and "CC BY-SA 4.0" in emoji.CREDIT
+
+
+def test_one_tone_of_every_second_drawing_is_held_out():
+    names = [name for name in emoji.names() if emoji.tone_of(name)[1]]
+    by_drawing = {}
+    for name in names:
+        drawing, tone = emoji.tone_of(name)
+        assert name == f"{drawing} {tone} skin tone" and tone in emoji.TONES
+        by_drawing.setdefault(drawing, []).append(emoji.held_out(name))
+    whole = [out for out in by_drawing.values() if len(out) == len(emoji.TONES)]
+    assert max(map(sum, by_drawing.values())) == 1 and len(whole) > 200
+    assert 0.4 < sum(map(sum, whole)) / len(whole) < 0.6
+    held = {emoji.tone_of(name)[1] for name in names if emoji.held_out(name)}
+    assert held == set(emoji.TONES)  # each is missing somewhere, and there elsewhere
+    assert emoji.tone_of("cat face") == ("cat face", None) and not emoji.held_out("cat face")
+    assert emoji.tone_of("raised fist medium-dark skin tone") == ("raised fist", "medium-dark")

@@ -127,6 +127,21 @@ def test_dropping_labels_changes_neither_noise_nor_times():
     assert torch.equal(a.asked[0], b.asked[0]) and torch.equal(a.asked[1], b.asked[1])
 
 
+def test_texts_are_told_row_by_row_and_some_are_forgotten_as_a_whole():
+    tokens = torch.arange(10)[:, None] * 10 + torch.arange(4)
+    model, indices = Recorder(), torch.arange(20_000) % 10
+    options = {"tokens": tokens, "no_tokens": torch.tensor([7, 7, 7, 7])}
+    DenoisingObjective(pictures(), SCHEDULE, "eps", dropout=0.15, **options)(model, indices, rng(batch=20_000))
+    told = model.asked[2]
+    forgotten = (told == 7).all(1)
+    assert abs(forgotten.float().mean() - 0.15) < 0.01
+    assert torch.equal(told[~forgotten], tokens[indices][~forgotten])
+    with pytest.raises(ValueError, match="9 texts for 10 pictures"):
+        DenoisingObjective(pictures(), SCHEDULE, "eps", tokens=tokens[:9], no_tokens=tokens[0])
+    other = options | {"tokens": tokens.flip(0)}
+    assert len({DenoisingObjective(pictures(), SCHEDULE, "eps", **o).describe() for o in (options, other, {})}) == 3
+
+
 def test_labels_without_classes_are_refused():
     with pytest.raises(ValueError, match="has no labels"):
         DenoisingObjective(pictures(labels=False), SCHEDULE, "eps", num_classes=3)

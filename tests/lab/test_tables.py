@@ -212,3 +212,15 @@ def test_samplers_are_drawn_by_the_clock_of_the_stage_cost():
     assert x == {"pixel, DDIM": pytest.approx([5, 10]), "latent, DDIM": pytest.approx([2.25])}
     assert [list(c.lines[0].get_ydata()) for c in steps.containers] == [[0.3, 0.2], [0.4]]
     assert len(figures.samplers(runs).axes) == 1
+
+
+def test_redraws_scatter_beside_what_they_state():
+    draws = [{"kd_e": 0.1, "kd_e_error": 0.03, "fd_e": 100.0, "fd_e_error": 4.0}]
+    draws += [{"kd_e": 0.3, "kd_e_error": 0.04, "fd_e": 106.0, "fd_e_error": 3.0}]
+    record = {"results": {"draws": draws, "over_stated": {"kd_e": 4.0, "fd_e": 1.2}, "expected_error": 0.5}}
+    head, rows = tables.redraws(record)
+    assert len(head) == len(rows[0])
+    assert rows == [
+        ["KD-E", "0.2", "0.141", "0.0354", "4.00 ± 2.00"],
+        ["FD-E", "103", "4.24", "3.54", "1.20 ± 0.60"],
+    ]

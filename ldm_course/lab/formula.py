@@ -1,0 +1,176 @@
+"""Chapter 8's records and network as tables and figures: parts, words, obedience (see `tables` and `figures`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from ..measure.complexity import count_flops, count_parameters
+from ..measure.timing import time_call
+from ..page import plotting
+from ..page.numbers import NONE, seconds, si
+from .stages.prompts import USUAL
+from .tables import Record, Table
+
+SAMPLERS = {"ddim": "DDIM", "dpmpp": "DPM-Solver++"}
+ASKED = {  # attributes in a table's columns, and how they are called
+    "count": "count",
+    "shape": "shapes",
+    "colour": "colours",
+    "shape and colour": "shape with colour",
+    "size, shape and colour": "with size",
+    "relation": "relation",
+    "everything": "everything",
+}
+
+
+def parts_of(d: Denoiser, steps: int, guided: bool = True) -> Table:
+    """The four parts of a latent denoiser that reads texts: what each takes and gives, its parameters, and for one
+    picture how often it is called, its FLOPs, and its part of all of them; seconds are measured now."""
+    model, device = d.model, d.device
+    tokens = model.tokenizer(["a red star"]).to(device)
+    zt = torch.zeros(1, *d.space.shape, device=device)
+    t = torch.zeros(1, dtype=torch.int64, device=device)
+    with torch.no_grad():
+        context, first = model.encode(tokens), d.space.autoencoder
+        calls = {
+            "text encoder": (model.text, lambda: model.encode(tokens), 2 if guided else 1),
+            "U-Net": (model.unet, lambda: model.unet(zt, t, context), steps * (2 if guided else 1)),
+            "decoder": (first.decoder, lambda: first.from_latents(zt), 1),
+        }
+        flops = {name: count * count_flops(fn).total for name, (_, fn, count) in calls.items()}
+        taken = {name: count * time_call(fn, repeats=5).median for name, (_, fn, count) in calls.items()}
+    shapes = {
+        "text encoder": f"{tokens.shape[1]} tokens to {' × '.join(map(str, context.shape[1:]))}",
+        "U-Net": f"{' × '.join(map(str, d.space.shape))}, time and context to the same",
+        "decoder": f"{' × '.join(map(str, d.space.shape))} to 3 × {d.space.size} × {d.space.size}",
+    }
+    body = []
+    for name, (part, _, count) in calls.items():
+        cost = [str(count), si(flops[name], "FLOP"), f"{flops[name] / sum(flops.values()):.1%}", seconds(taken[name])]
+        body.append([name, shapes[name], si(count_parameters(part)), *cost])
+        if name == "U-Net":
+            body.append(["sampler", "two latents to the next one", "0", str(steps), *[NONE] * 3])
+    return ["", "from, to", "parameters", "calls", "FLOPs", "part of all", "alone, here"], body
+
+
+def word_maps(picture: Tensor, tokens: Sequence[str], maps: Tensor) -> Figure:
+    """A picture, uint8 (3, H, W), and beside it where each token was read, (tokens, h, w), each scaled by itself."""
+    size, columns = picture.shape[-1], 6
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    bright = ((maps - low) / (high - low).clamp(min=1e-9))[:, None]
+    large = F.interpolate(bright, size=(size, size), mode="bilinear", align_corners=False)
+    shown = (0.25 + 0.75 * large) * picture  # the picture shines through
+    images = torch.cat([picture[None], shown.round().to(torch.uint8)])
+    return plotting.grid(images, columns, ["the picture", *tokens], scale=max(1, round(96 / size)))
+
+
+# --------------------------------------------------------------------------------------------- obedience
+
+
+def _cell(share: Mapping | None) -> str:
+    """A share with its standard error, in per cent."""
+    return NONE if share is None else f"{100 * share['right']:.0f} ± {100 * share['error']:.0f} %"
+
+
+def _shares(rows: Iterable[tuple[str, Mapping]], names: Mapping[str, str] = ASKED) -> Table:
+    """A row for each set of shares by attribute, a column for each attribute that any has."""
+    rows = list(rows)
+    present = [name for name in names if any(name in of for _, of in rows)]
+    counts = [max((share["n"] for share in of.values()), default=0) for _, of in rows]
+    body = [[what, f"{n:,}", *(_cell(of.get(name)) for name in present)] for (what, of), n in zip(rows, counts)]
+    return ["", "pictures", *(names[name] for name in present)], body
+
+
+def detector(record: Record) -> Table:
+    """How far to trust the detector: on real scenes, through the first stage, and where it must fail."""
+    r = record["results"]
+    known = {"real scenes": r["real"], "of new pairs": r["held_out_pairs"], "encoded and decoded": r["decoded"]}
+    return _shares([*known.items(), *r["controls"].items()])
+
+
+def _row(record: Record, kind: str, **sampler) -> Mapping | None:
+    """The record's row for that kind of prompt, by USUAL's sampler but for what is given; None if there is none."""
+    wanted = USUAL | sampler
+    rows = record["results"]["rows"]
+    return next((row for row in rows if row["kind"] == kind and row["sampler"] == wanted), None)
+
+
+def obedience(record: Record) -> Table:
+    """What pictures have right, by kind of prompt, plain and guided."""
+    rows = []
+    for kind in ("known", "new"):
+        for scale in (1.0, USUAL["guidance_scale"]):
+            row = _row(record, kind, guidance_scale=scale)
+            if row:
+                rows.append((f"{kind}, s = {scale:g}", row["obeyed"]))
+    return _shares(rows)
+
+
+def named(record: Record) -> Table:
+    """Emoji by the drawing that is nearest, among all: the one that was asked for, the same drawing, the same tone."""
+    names = {"name": "the one asked for", "drawing": "the same drawing", "tone": "the same tone"}
+    found = {kind: of for kind, of in record["results"]["emoji"].items() if of["count"]}
+    return _shares([(kind, {k: v for k, v in of.items() if k != "count"}) for kind, of in found.items()], names)
+
+
+LINES = {"known": ("o-", plotting.LATENT), "new": ("s--", plotting.PIXEL)}  # told apart without colour too
+
+
+def _curves(record: Record, option: str, methods: Sequence[str]) -> Figure:
+    """Obedience, KD-E and diversity by one option of the sampler, for both kinds of prompts; bars are two errors."""
+    with plt.rc_context(plotting.STYLE):
+        figure, panels = plt.subplots(1, 3, figsize=(8.6, 3.2))
+    plt.close(figure)
+    for method in methods:
+        for kind, (line, colour) in LINES.items():
+            rows = [
+                row
+                for row in record["results"]["rows"]
+                if row["kind"] == kind and row["sampler"] == USUAL | {"method": method, option: row["sampler"][option]}
+            ]
+            rows.sort(key=lambda row: row["sampler"][option])
+            x = [row["sampler"][option] for row in rows]
+            label = kind if len(methods) == 1 else f"{kind}, {SAMPLERS[method]}"
+            look = {
+                "color": colour,
+                "ms": 4,
+                "label": label,
+                "capsize": 2,
+                "mfc": colour if method != "ddim" else "none",
+            }
+            of = [row["obeyed"]["everything"] for row in rows]
+            panels[0].errorbar(x, [s["right"] for s in of], [2 * s["error"] for s in of], fmt=line, **look)
+            quality = [row["quality"] for row in rows]
+            bars = [2 * (q.get("kd_e_error") or 0) for q in quality]
+            panels[1].errorbar(x, [q["kd_e"] for q in quality], bars, fmt=line, **look)
+            spread = [row["diversity"] for row in rows]
+            panels[2].errorbar(x, [s["ratio"] for s in spread], [2 * s["error"] for s in spread], fmt=line, **look)
+    for axes, title in zip(panels, ("everything right, share", "KD-E, lower is better", "diversity of one prompt")):
+        axes.set(title=title, xlabel={"guidance_scale": "guidance scale s", "steps": "steps S"}[option])
+    panels[0].set_ylim(0, 1)
+    for axes in panels[1:]:
+        axes.set_ylim(0, None)
+    panels[0].legend(fontsize=7)
+    return figure
+
+
+def guidance(record: Record) -> Figure:
+    """Obedience, KD-E and diversity by the guidance scale."""
+    return _curves(record, "guidance_scale", [USUAL["method"]])
+
+
+def steps(record: Record) -> Figure:
+    """The same by the number of steps, for either sampler."""
+    figure = _curves(record, "steps", tuple(SAMPLERS))
+    for axes in figure.axes:
+        axes.set_xscale("log")
+        axes.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
+        axes.minorticks_off()
+    return figure

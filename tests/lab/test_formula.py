@@ -1,0 +1,95 @@
+"""Chapter 8's tables and figures, from records made up here and from a network of a few thousand weights."""
+
+import pytest
+import torch
+
+from ldm_course.config import AutoencoderConfig, TextConfig, TextUNetConfig, UNetConfig
+from ldm_course.denoiser import Denoiser
+from ldm_course.diffusion.schedules import make_schedule
+from ldm_course.lab import formula
+from ldm_course.lab.stages.prompts import SCALES, STEPS, USUAL
+from ldm_course.measure.complexity import count_parameters
+from ldm_course.networks.autoencoder import Autoencoder
+from ldm_course.networks.text import SPECIAL, TextUNet, vocabulary
+from ldm_course.spaces import LatentSpace
+from ldm_course.training.recipes import seeded
+
+WORDS = vocabulary(["a red star"])
+NETWORK = TextUNetConfig(
+    UNetConfig(
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        attention=(False, True),
+        attention_head_dim=16,
+        norm_num_groups=4,
+        cross_attention_dim=16,
+    ),
+    TextConfig(SPECIAL + len(WORDS), length=8, width=16, heads=2, layers=1),
+    WORDS,
+)
+
+
+def share(right, n=100):
+    return {"right": right, "error": 0.03, "n": n}
+
+
+def row(kind, right, **sampler):
+    quality = {"kd_e": 1 - right, "kd_e_error": 0.01}
+    return {
+        "kind": kind,
+        "sampler": USUAL | sampler,
+        "obeyed": {"count": share(1.0), "everything": share(right)},
+        "quality": quality,
+        "diversity": {"ratio": 0.5, "error": 0.02},
+    }
+
+
+RECORD = {
+    "results": {
+        "rows": [row(kind, 0.1 * s, guidance_scale=s) for kind in ("known", "new") for s in SCALES]
+        + [row("known", 0.5, method=m, steps=s) for m in ("ddim", "dpmpp") for s in STEPS if s != USUAL["steps"]],
+        "emoji": {"known": {"count": 9, "name": share(0.9, 9)}, "new": {"count": 0}},
+    }
+}
+
+
+def test_the_parts_add_up_to_one_picture():
+    first = seeded(0, Autoencoder, AutoencoderConfig(block_out_channels=(16, 16), norm_num_groups=4)).eval()
+    model = seeded(1, TextUNet, NETWORK).eval()
+    d = Denoiser(model, LatentSpace(16, first), make_schedule("cosine"), "v")
+    head, rows = formula.parts_of(d, 5)
+    assert [r[0] for r in rows] == ["text encoder", "U-Net", "sampler", "decoder"]
+    assert all(len(r) == len(head) for r in rows)
+    assert [r[3] for r in rows] == ["2", "10", "5", "1"]  # the text and the empty one; twice a step; each step; once
+    assert sum(float(r[5].rstrip("%")) for r in rows if r[5] != "–") == pytest.approx(100, abs=0.2)
+    assert rows[1][2] == formula.si(count_parameters(model.unet))
+    assert formula.parts_of(d, 5, guided=False)[1][1][3] == "5"
+
+
+def test_obedience_is_read_at_the_usual_sampler_plain_and_guided():
+    head, rows = formula.obedience(RECORD)
+    assert head == ["", "pictures", "count", "everything"]
+    assert rows[0] == ["known, s = 1", "100", "100 ± 3 %", "10 ± 3 %"]
+    assert [r[0] for r in rows] == ["known, s = 1", "known, s = 3", "new, s = 1", "new, s = 3"]
+    assert formula.named(RECORD) == (["", "pictures", "the one asked for"], [["known", "9", "90 ± 3 %"]])
+
+
+def test_curves_hold_each_row_once():
+    panels = formula.guidance(RECORD).axes
+    lines = [container.lines[0] for container in panels[0].containers]
+    assert [list(line.get_xdata()) for line in lines] == 2 * [list(SCALES)]
+    assert list(lines[0].get_ydata()) == pytest.approx([0.1 * s for s in SCALES])
+    by_steps = formula.steps(RECORD).axes
+    drawn = {c.get_label(): list(c.lines[0].get_xdata()) for c in by_steps[1].containers}
+    assert drawn["known, DDIM"] == [5, 10, 50, 100] and drawn["known, DPM-Solver++"] == [5, 10, 20, 50, 100]
+
+
+def test_where_a_word_was_read_the_picture_is_bright():
+    picture = torch.full((3, 16, 16), 200, dtype=torch.uint8)
+    maps = torch.zeros(2, 4, 4)
+    maps[1, 0, 0] = 1
+    figure = formula.word_maps(picture, ["start", "star"], maps)
+    images = [axes.images[0].get_array() for axes in figure.axes]
+    assert len(images) == 3 and (images[0] == 200).all()
+    assert images[2][0, 0].min() == 200 and images[2][15, 15].max() == 50
