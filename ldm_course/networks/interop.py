@@ -13,7 +13,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,11 @@ from .autoencoder import Autoencoder
 from .text import TextEncoder
 from .unet import UNet
 
-Network = TypeVar("Network", bound=nn.Module)
 State = Mapping[str, Tensor]
 _NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def filled(cls: type[Network], config: Any, state: State) -> Network:
+def _filled(cls: type[nn.Module], config: Any, state: State):
     """The network `cls(config)` with these weights, in float32, in evaluation mode; what is float32 already is not
     copied.
 
@@ -155,7 +154,7 @@ def unet_from_state(config: UNetConfig, state: State) -> UNet:
     """Our U-Net from a state dict of diffusers. ValueError: it does not fit."""
     # where they project by 1x1 convolutions, the same by linear layers
     flat = {k: v.flatten(1) if re.search(r"\.proj_(in|out)\.weight$", k) else v for k, v in state.items()}
-    return filled(UNet, config, _to_ours(flat))
+    return _filled(UNet, config, _to_ours(flat))
 
 
 def autoencoder_to_diffusers(model: Autoencoder):
@@ -194,7 +193,7 @@ def autoencoder_from_state(config: AutoencoderConfig, state: State, latent_scale
     state = {
         k: v.reshape(v.shape[:2]) if ".mid_block.attentions." in k and v.ndim == 4 else v for k, v in state.items()
     }
-    return filled(Autoencoder, config, {**state, "latent_scale": torch.tensor(float(latent_scale))})
+    return _filled(Autoencoder, config, {**state, "latent_scale": torch.tensor(float(latent_scale))})
 
 
 # The autoencoder in the names of CompVis/latent-diffusion, to which one-file checkpoints keep.
@@ -281,7 +280,7 @@ def text_from_state(config: TextConfig, state: State) -> TextEncoder:
         return re.sub(r"^text_model\.|\b(embeddings|encoder|self_attn|mlp)\.", "", key)
 
     left = ("text_projection.weight", "position_ids")
-    return filled(TextEncoder, config, {rename(k): v for k, v in state.items() if not k.endswith(left)})
+    return _filled(TextEncoder, config, {rename(k): v for k, v in state.items() if not k.endswith(left)})
 
 
 _OPEN_CLIP_NAMES = {
@@ -330,4 +329,4 @@ def text_from_open_clip(state: State, *, heads: int, activation: str) -> TextEnc
         causal=True,
         activation=activation,
     )
-    return filled(TextEncoder, config, found)
+    return _filled(TextEncoder, config, found)
