@@ -184,8 +184,11 @@ def unet_flops(config: UNetConfig, size: int, batch: int = 1, backward: bool = F
     """FLOPs of one call of `UNet(config)` on `batch` inputs of `size` x `size`; with its `backward` pass if asked.
 
     The formula: the sum over the parts, in the order in which `unet` builds them. Equal to `count_flops` by kind
-    and to the last FLOP. ValueError: a size that the network cannot halve often enough.
+    and to the last FLOP. ValueError: a size that the network cannot halve often enough, or a network that reads a
+    context, which `closed_forms.UNetPart` counts.
     """
+    if config.cross_attention_dim is not None:
+        raise ValueError("unet_flops counts no network with a context; take closed_forms.UNetPart or count_flops")
     widths, layers = config.block_out_channels, config.layers_per_block
     _divisible(size, 2 ** (len(widths) - 1), "the U-Net")
     time_width = 4 * widths[0]

@@ -226,3 +226,8 @@ def test_mistakes_are_told_in_one_line():
         autoencoder_flops(AutoencoderConfig(), 0)
     with pytest.raises(ValueError, match="part='train'; expected 'encode', 'decode' or 'both'"):
         autoencoder_flops(AutoencoderConfig(), 32, "train")
+
+
+def test_a_network_with_a_context_is_not_counted_wrongly():
+    with pytest.raises(ValueError, match="counts no network with a context"):
+        unet_flops(UNetConfig(cross_attention_dim=16), 32)

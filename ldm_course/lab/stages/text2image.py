@@ -127,7 +127,7 @@ STAGES = (
         "text2image-64",
         "a denoiser that reads captions, of emoji and scenes at 64, in the latents of the first stage",
         text2image,
-        minutes(10, 20, hours=900),
+        minutes(8, 20, hours=900),
         needs=(FIRST_STAGE.name,),
         shows={"images": "training.images", "FD-E, emoji": "points[last].quality.emoji.fd_e"},
     ),
