@@ -512,5 +512,6 @@ def structure_rows(record: Record) -> tuple[list[str], list[list[str]]]:
         key = way["f"], way["way"]
         counts = [f"{kept[w][key]}/{fitting[w]}" for w in widths]
         seen = f"{way['images']:,}" if "images" in way else NONE
-        body.append([f"f = {key[0]}, {key[1]}", *counts, f"{way['psnr']:.1f} dB", seen])
+        psnr = "exact" if way["psnr"] is None else f"{way['psnr']:.1f} dB"  # no record holds an infinite one
+        body.append([f"f = {key[0]}, {key[1]}", *counts, psnr, seen])
     return ["passed through", *(f"{w} px" for w in widths), "structures, PSNR", "images seen"], body

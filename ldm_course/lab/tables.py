@@ -156,7 +156,7 @@ def trained(record: Record) -> Trained | None:
     size = (r.get("data") or {}).get("train")
     if "training" in r:
         t = r["training"]
-        return Trained(1, t["images"], t.get("wanted_images"), t["epochs"], t["seconds"])
+        return Trained(1, t["images"], t.get("wanted_images"), t.get("epochs"), t["seconds"])
     if "variants" in r:
         of = list(r["variants"].values())
         seen = r["variants"][USED]

@@ -589,6 +589,8 @@ def test_fine_structures_are_judged_by_what_was_trained_on_them_and_by_controls(
     kept = structures.kept_kinds(found["rows"], 1)
     assert kept[2, "linear code"] == len(structures.KINDS) and kept[8, "bicubic"] == 0
     assert found["rows_of_the_picture"][:2] == ["as drawn", "f = 2, bicubic"]
+    exact = [way | {"psnr": None} for way in found["ways"]]  # as JSON keeps an infinite one
+    assert {row[-2] for row in figures.structure_rows({"results": found | {"ways": exact}})[1]} == {"exact"}
     head, rows = figures.structure_rows({"results": found})
     assert head[1:3] == ["1 px", "structures, PSNR"] and len(rows) == 10
     assert rows[1][:2] == ["f = 2, linear code", "6/6"] and rows[2][-1] == "256"
