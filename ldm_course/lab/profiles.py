@@ -12,6 +12,8 @@ import torch
 
 from ..config import AutoencoderConfig, TextConfig, UNetConfig
 
+STEPS = (5, 10, 20, 50, 100, 250, 1000)  # of the sampling tables
+
 
 @dataclass(frozen=True)
 class Scale:

@@ -9,11 +9,11 @@ from itertools import product
 
 import torch
 
-from ...diffusion.samplers import sample, x0_predictor
+from ...diffusion.samplers import METHODS, sample, x0_predictor
 from ...diffusion.schedules import make_schedule
 from ...measure.cost_model import BUILT
 from ...page.numbers import plus_minus
-from ..stages.sampling import METHODS, STEPS
+from ..profiles import STEPS
 from .learnt import DENOISERS, SAMPLERS, UP_TO_100, all_rows, epochs_of, lacking
 from .rates import measured_as, picture_seconds
 from .verdicts import (

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...measure import stability
+from ..profiles import STEPS
 from ..records import NotRecorded
-from ..stages.sampling import STEPS
 from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, gain, rules
 
 SPACES = ("pixel", "latent")

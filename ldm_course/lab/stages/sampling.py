@@ -15,12 +15,12 @@ from ... import checkpoints
 from ...data.loaders import load_data
 from ...data.pictures import Pictures
 from ...denoiser import Denoiser
+from ...diffusion.samplers import METHODS
 from ...files import written_whole
 from ...measure import distances
+from ..profiles import STEPS
 from .base import Run, Stage, labels_as_in, minutes, record_name, reference_for, save_grid
 
-STEPS = (5, 10, 20, 50, 100, 250, 1000)  # of the sampling tables
-METHODS = ("ddpm", "ddim", "dpmpp")
 # those of the source's table come first, since all of them take hours on two cores
 SOURCE = (("ddim", 50), ("ddim", 100), ("ddpm", 1000))
 ROWS = tuple(dict.fromkeys((*SOURCE, *((method, steps) for steps in STEPS for method in METHODS))))
