@@ -6,7 +6,7 @@ pixels. Nothing of it has to be downloaded, or built.
 
 Where the figures are from:
 
-- SD 1.5: `configs/stable-diffusion/v1-inference.yaml` and the model card of CompVis/stable-diffusion
+- SD 1.5: `v1-inference.yaml` and the model card of CompVis/stable-diffusion
 - SDXL: `configs/inference/sd_xl_base.yaml` of Stability-AI/generative-models (Podell et al. 2023, Table 1)
 - SD 3 medium: `mmdit.py`, `sd3_impls.py` and `sd3_infer.py` of Stability-AI/sd3-ref, where the depth is a 64th of the
   width; 24 blocks have 2 billion parameters (Esser et al. 2024, Figure 5), and 77 tokens of CLIP stand before 77 of T5
