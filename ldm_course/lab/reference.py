@@ -169,7 +169,8 @@ def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -
     code, started = code_state(), time.perf_counter()
 
     def keep(results: dict) -> None:
-        trained = max((point.get("seconds", 0) for point in results.get("points", [])), default=0)  # also before a stop
+        clocks = [results.get("training") or {}, *results.get("points", [])]
+        trained = max(clock.get("seconds", 0) for clock in clocks)  # also before a stop
         record = make_record(
             run.name,
             "compare" if stage.name.startswith("compare") else "reference",

@@ -25,7 +25,7 @@ from ..training.trainer import Trainer
 
 NETWORK = DetectorConfig(tuple(SHAPES), tuple(COLOURS), PATTERNS, tuple(TINTS))
 SIDE = 64  # of the pictures that it learns from
-SURE = 0.4  # from this probability on there is a thing
+SURE = 0.3  # from this probability on there is a thing; of one between two cells, either has a part of the heat
 MOST = 8  # things that are looked for, at most
 LARGE = 0.138  # widths: from this radius on a thing is large; small ones have up to 0.122, large ones 0.155 and more
 _SPREAD = 1.0  # of the heat around a middle, in cells

@@ -705,6 +705,13 @@ def test_one_failure_does_not_lose_the_others(tmp_path, monkeypatch):
     assert run_stages(["c"], SMOKE, tmp_path, say=said.append) == [] and said == ["c: done before"]
 
 
+@pytest.mark.parametrize("found", [{"training": {"seconds": 1234.0}}, {"points": [{"seconds": 5}, {"seconds": 1234}]}])
+def test_a_run_that_goes_on_counts_what_was_trained_before_the_stop(found, tmp_path, monkeypatch):
+    monkeypatch.setattr(reference, "STAGES", {"c": Stage("c", "was trained before", lambda run: found, {"smoke": 1})})
+    run_stages(["c"], SMOKE, tmp_path, say=print)
+    assert load_record("c-smoke", tmp_path / "records")["seconds"] == 1234
+
+
 def test_published_weights_are_few_and_small(tmp_path, house, monkeypatch):
     out = tmp_path / "out"
     for kind in ("records", "checkpoints"):
