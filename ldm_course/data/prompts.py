@@ -132,7 +132,7 @@ def held_out(scene: Scene | Prompt) -> bool:
 def without_held_out(captions: Sequence[str]) -> torch.Tensor:
     """The indices of those captions that name no held-out pair, int64 (N,), in order.
 
-    `known.subset(without_held_out(known.captions))` is what a model of scenes is trained on, if it is to be asked for new
-    pairs later: some three quarters of them. ValueError: a caption that `parse` cannot read.
+    `known.subset(without_held_out(known.captions))` is what a model of scenes is trained on, if it is to be asked for
+    new pairs later: some three quarters of them. ValueError: a caption that `parse` cannot read.
     """
     return torch.tensor([i for i, text in enumerate(captions) if not held_out(parse(text))], dtype=torch.int64)
