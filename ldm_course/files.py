@@ -67,7 +67,7 @@ def writable_folder(folder: str | os.PathLike) -> Path:
     try:
         with written_whole(folder / ".tried") as temporary:
             temporary.write_bytes(b"tried")
-        (folder / ".tried").unlink()
+        (folder / ".tried").unlink(missing_ok=True)  # another process may have tried the same folder
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(f"{folder} takes no files ({reason}); name another folder, or make room there") from error
