@@ -1,4 +1,4 @@
-"""`ldm-course edit`: one's own picture, redrawn by a trained model, or filled in where a mask says (chapter 8)."""
+"""`ldm-course edit`: one's own picture redrawn, filled in where a mask says, or made another class's (chapter 8)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ import torch
 from PIL import Image
 
 from ..data.loaders import middle_square, open_picture
+from ..denoiser import Denoiser
 from ..diffusion.editing import descent
 from ..files import writable_folder
 from ..page import plotting
 from .options import asked, chosen_model, guidance, no_folder, positive, what_to_draw, which_model
 
 COVERED = 160  # the grey that stands for what is to be drawn
+USUAL = {  # count, method and steps
+    "strength": (4, "dpmpp", 25),
+    "mask": (4, "ddpm", 25),  # and each step four times
+    "source": (1, "dpmpp", 50),
+}
 
 
 def edit_options(parser: argparse.ArgumentParser) -> None:
@@ -25,41 +31,65 @@ def edit_options(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--strength", type=float, help="redraw all: from near 0, the picture, to 1, nothing of it is kept")
     how.add_argument("--mask", type=Path, metavar="FILE", help="as large as the picture: draw anew where it is white")
+    how.add_argument("--source", help="the class, or prompt, that the picture shows: exchange it for the one asked for")
     what_to_draw(parser, label_default="none in particular")
-    parser.add_argument("--count", type=int, default=4, help="how many ways of doing it")
-    parser.add_argument("--method", choices=("ddpm", "ddim", "dpmpp"), help="(default: dpmpp; with a mask ddpm)")
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--resamplings", type=int, help="with a mask: how often each step is made (default: 4)")
+    parser.add_argument("--count", type=int, help="how many ways of doing it (default: 4; with --source there is one)")
+    parser.add_argument("--method", choices=("ddpm", "ddim", "dpmpp"), help="(default: dpmpp; with --mask ddpm)")
+    parser.add_argument("--steps", type=int, help="(default: 25; with --source 50, up and down)")
+    parser.add_argument("--resamplings", type=int, help="with --mask: how often each step is made (default: 4)")
     parser.add_argument("--out", type=Path, default=Path("edited.png"))
 
 
 def edit(args: argparse.Namespace) -> int:
     """`ldm-course edit`: the picture as it was given, and beside it `count` ways of drawing it anew."""
-    positive(count=args.count, resamplings=args.resamplings)
-    no_folder(args.out)
-    if args.mask is None and args.resamplings is not None:
-        raise ValueError("--resamplings goes with --mask")
+    way = _way(args)
     d = chosen_model(args)
-    descent(1.0 if args.strength is None else args.strength, d.schedule, args.steps)  # refuses, before any work
     image = open_picture(args.picture)
     given = middle_square(image, d.space.size)[None]
-    mask = None if args.mask is None else _mask(args.mask, image, d.space.size)
-    options = {**asked(d, args), "guidance_scale": guidance(args), "seed": args.seed, "steps": args.steps, "show": True}
+    mask = _mask(args.mask, image, d.space.size) if way == "mask" else None
+    options = _options(d, args)
     writable_folder(args.out.parent)
 
-    started = time.perf_counter()
-    many, method = given.expand(args.count, -1, -1, -1), args.method or ("dpmpp" if mask is None else "ddpm")
-    if mask is None:
-        before, made = [given], d.redraw(many, args.strength, method=method, **options)
-        captions = ["given", *[f"strength {args.strength:g}"] * args.count]
+    started, many = time.perf_counter(), given.expand(args.count, -1, -1, -1)
+    shown, captions = [given], ["given"]
+    if way == "strength":
+        shown += [d.redraw(many, args.strength, **options)]
+        captions += [f"strength {args.strength}"] * args.count
+    elif way == "mask":
+        shown += [given.masked_fill(mask, COVERED), d.inpaint(many, mask, resamplings=args.resamplings or 4, **options)]
+        captions += ["kept", *["filled in"] * args.count]
     else:
-        before = [given, given.masked_fill(mask, COVERED)]
-        made = d.inpaint(many, mask, method=method, resamplings=args.resamplings or 4, **options)
-        captions = ["given", "kept", *["filled in"] * args.count]
+        shown += [d.translate(many, args.source, **options)]
+        captions += ["edited"]
     seconds = time.perf_counter() - started
-    plotting.save_png(args.out, plotting.grid(torch.cat([*before, made]), captions=captions))
-    print(f"wrote {args.out}: {args.count} pictures in {seconds:.1f} s ({method}, {args.steps} steps)")
+    plotting.save_png(args.out, plotting.grid(torch.cat(shown), captions=captions))
+    print(f"wrote {args.out}: {args.count} in {seconds:.1f} s ({args.method}, {args.steps} steps)")
     return 0
+
+
+def _way(args: argparse.Namespace) -> str:
+    """Which edit it is; `args` gets what is usual for it. ValueError: what does not go with it."""
+    positive(count=args.count, resamplings=args.resamplings)
+    no_folder(args.out)
+    way = next(name for name in USUAL if getattr(args, name) is not None)
+    for name, usual in zip(("count", "method", "steps"), USUAL[way]):
+        if getattr(args, name) is None:
+            setattr(args, name, usual)
+    if way != "mask" and args.resamplings is not None:
+        raise ValueError("--resamplings goes with --mask")
+    if way == "source" and args.count > 1:
+        raise ValueError(f"--count {args.count} with --source, which leaves nothing to chance; expected 1")
+    if way == "source" and args.method == "ddpm":
+        raise ValueError("--method ddpm with --source, which leaves nothing to chance; expected ddim or dpmpp")
+    return way
+
+
+def _options(d: Denoiser, args: argparse.Namespace) -> dict:
+    """Those of `Denoiser.generate`. ValueError, before any work: what this model does not take."""
+    descent(1.0 if args.strength is None else args.strength, d.schedule, args.steps)
+    d.condition(1, **{"prompt" if d.reads else "label": args.source})
+    sampler = {"method": args.method, "steps": args.steps, "seed": args.seed, "show": True}
+    return {**asked(d, args), "guidance_scale": guidance(args), **sampler}
 
 
 def _mask(path: Path, picture: Image.Image, size: int) -> torch.Tensor:

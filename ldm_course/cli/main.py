@@ -22,7 +22,12 @@ COMMANDS = (  # name, what it does, its options, and itself
         train.train,
     ),
     ("sample", "make pictures with a trained model", sample.sample_options, sample.sample),
-    ("edit", "redraw a picture, or what a mask shows of it, with a trained model", edit.edit_options, edit.edit),
+    (
+        "edit",
+        "redraw a picture, fill in a part of it, or exchange what it shows, with a trained model",
+        edit.edit_options,
+        edit.edit,
+    ),
     ("gallery", "draw with each of the course's own networks, timed", sample.gallery_options, sample.show_gallery),
     ("evaluate", "measure a trained model's pictures against data", sample.evaluate_options, sample.evaluate),
     ("cost", "count and time a denoising step in both spaces, or a published system", cost.cost_options, cost.cost),

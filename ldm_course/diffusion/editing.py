@@ -92,7 +92,8 @@ def inpaint(
     in. RePaint (Algorithm 1; its U is our `resamplings`) therefore makes each step several times, and noises its result
     up again in between: `resamplings` times as many calls of the network, which fit better. (Each step is then a way
     of its own, on which 'dpmpp' has no step to look back at.) A sampler with noise of its own, 'ddpm' or 'ddim' with
-    eta = 1, fits better than one without.
+    eta = 1, fits better than one without. Long steps made often draw too smoothly: with many resamplings, take more
+    steps as well.
 
     ValueError: a mask that is not bool or does not fit, less than one resampling, several without a generator.
     """

@@ -278,13 +278,13 @@ def test_edit_redraws_a_picture_and_fills_in_what_a_mask_shows(model, capsys, mo
     Image.fromarray(picture).save("p.png")
     Image.fromarray(mask).save("m.png")
     asked = {}
-    for name in ("redraw", "inpaint"):
+    for name in ("redraw", "inpaint", "translate"):
         real = getattr(Denoiser, name)
         spy = lambda self, *a, real=real, name=name, **k: asked.update({name: (a, k)}) or real(self, *a, **k)  # noqa: E731
         monkeypatch.setattr(Denoiser, name, spy)
-    words = ["edit", "--checkpoint", model, "--picture", "p.png", "--count", "3", "--steps", "2", "--label", "star"]
-    assert main.main([*words, "--strength", "0.5", "--guidance", "2", "--seed", "7"]) == 0
-    assert "wrote edited.png: 3 pictures in" in capsys.readouterr().out
+    words = ["edit", "--checkpoint", model, "--picture", "p.png", "--steps", "2", "--label", "star"]
+    assert main.main([*words, "--strength", "0.5", "--guidance", "2", "--seed", "7", "--count", "3"]) == 0
+    assert "wrote edited.png: 3 in" in capsys.readouterr().out
     (given, strength), options = asked["redraw"]
     assert given.shape == (3, 3, 8, 8) and (given[..., 2:6] == 200).all() and strength == 0.5
     assert (given > 150).all()  # its edge, resized, and not the black beside it
@@ -293,7 +293,11 @@ def test_edit_redraws_a_picture_and_fills_in_what_a_mask_shows(model, capsys, mo
     (given, found), options = asked["inpaint"]
     assert found.shape == (1, 1, 8, 8) and found[..., :4, :].all() and not found[..., 4:, :].any()
     assert (options["method"], options["resamplings"]) == ("ddpm", 4)
-    for file, count in (("edited.png", 4), ("new/filled.png", 5)):  # with what was given, and what of it was kept
+    assert main.main([*words, "--source", "circle", "--out", "other.png"]) == 0
+    (given, source), options = asked["translate"]
+    assert given.shape == (1, 3, 8, 8) and (source, options["label"], options["method"]) == ("circle", "star", "dpmpp")
+    # beside what was given, and what of it was kept
+    for file, count in (("edited.png", 4), ("new/filled.png", 6), ("other.png", 2)):
         with Image.open(file) as drawn:
             assert drawn.width // 80 == count
 
@@ -464,6 +468,11 @@ def test_a_mistake_with_a_model_is_one_line(words, says, model, capsys):
         (["--strength", 0.5, "--label", "moon"], "no class 'moon'"),
         (["--strength", 0.5, "--prompt", "a moon"], "leave the prompt out"),
         (["--strength", 0.5, "--resamplings", 2], "--resamplings goes with --mask"),
+        (["--source", "moon", "--label", "star"], "no class 'moon'"),
+        (["--source", "star", "--label", "moon"], "no class 'moon'"),
+        (["--source", "star", "--count", 2], "--count 2 with --source"),
+        (["--source", "star", "--method", "ddpm"], "--method ddpm with --source"),
+        (["--source", "star", "--resamplings", 2], "--resamplings goes with --mask"),
         (["--strength", 0.5, "--out", ".."], "--out .. is a folder"),
         (["--strength", 0.5, "--out", "text.png/x.png"], "text.png takes no files"),
         (["--strength", 0.5, "--picture", "text.png"], "text.png cannot be read as a picture"),
@@ -484,8 +493,8 @@ def test_a_mistake_in_editing_is_one_line_before_any_work(words, says, model, ca
     assert says in refused(capsys, "edit", "--checkpoint", model, *given, *words)
 
 
-def test_editing_is_redrawing_or_filling_in_and_not_both(model, capsys):
-    for words in ([], ["--strength", "0.5", "--mask", "m.png"]):
+def test_one_edit_is_made_at_a_time(model):
+    for words in ([], ["--strength", "0.5", "--mask", "m.png"], ["--strength", "0.5", "--source", "star"]):
         with pytest.raises(SystemExit) as left:
             main.main(["edit", "--checkpoint", model, "--picture", "p.png", *words])
         assert left.value.code == 2

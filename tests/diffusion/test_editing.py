@@ -210,6 +210,18 @@ def test_noise_in_each_step_fits_in_better(monkeypatch):
     assert much < some < none
 
 
+def test_long_steps_made_often_lose_variance_and_short_ones_keep_it():
+    n, x0 = 2000, 2.0  # their variances are known to within 3 %
+    known = torch.full((n, 1, D, 1), x0, dtype=torch.float64)
+    left = COVARIANCE[1:, 1:] - torch.outer(COVARIANCE[1:, 0], COVARIANCE[1:, 0]) / COVARIANCE[0, 0]
+    kept = []
+    for steps in (20, 120):
+        options = dict(steps=steps, resamplings=8, method="ddpm", generator=seeded(0))
+        made = inpaint(gaussian(), known, MASK, normal(n, 1, D, 1, seed=4), COSINE, **options)
+        kept.append((made[:, 0, 1:, 0].var(0) / left.diag()).min())
+    assert kept[0] < 0.75 and 0.85 < kept[1] < 1.2
+
+
 def test_a_latent_is_masked_if_any_of_its_pixels_is():
     mask = torch.rand(5, 1, 12, 8, generator=seeded(0)) < 0.1
     for f in (1, 2, 4):
