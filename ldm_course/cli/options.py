@@ -44,8 +44,8 @@ def asked(d: Denoiser, args: argparse.Namespace) -> dict:
     """The condition that `what_to_draw` asked for, as `Denoiser.generate` takes it; the model's notes on its words are
     printed. ValueError: what this model does not take."""
     if d.reads or args.prompt is not None or args.negative is not None:
-        for name in ("prompt", "negative"):
-            for note in d.notes(getattr(args, name) or ""):
+        for name in ("source", "prompt", "negative"):
+            for note in d.notes(getattr(args, name, None) or ""):
                 print(f"--{name}: {note}")
     condition = {"label": args.label, "prompt": args.prompt, "negative_prompt": args.negative}
     d.condition(args.count, **condition)

@@ -219,7 +219,7 @@ def test_long_steps_made_often_lose_variance_and_short_ones_keep_it():
         options = dict(steps=steps, resamplings=8, method="ddpm", generator=seeded(0))
         made = inpaint(gaussian(), known, MASK, normal(n, 1, D, 1, seed=4), COSINE, **options)
         kept.append((made[:, 0, 1:, 0].var(0) / left.diag()).min())
-    assert kept[0] < 0.75 and 0.85 < kept[1] < 1.2
+    assert kept[0] < 0.8 and 0.85 < kept[1] < 1.2
 
 
 def test_a_latent_is_masked_if_any_of_its_pixels_is():

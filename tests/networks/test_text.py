@@ -7,6 +7,7 @@ from torch import nn
 from ldm_course import checkpoints
 from ldm_course.config import TextConfig, TextUNetConfig, UNetConfig
 from ldm_course.denoiser import Denoiser
+from ldm_course.diffusion.samplers import sample
 from ldm_course.diffusion.schedules import make_schedule
 from ldm_course.networks.text import (
     END,
@@ -128,6 +129,23 @@ def test_a_prompt_is_followed_and_none_is_the_empty_text():
     assert torch.equal(plain, empty) and not torch.equal(plain, star)
     each = d.generate(2, prompt=["", "a red star"], **options)
     assert torch.equal(each, torch.stack([plain[0], star[1]]))
+
+
+def test_pictures_are_edited_by_prompts():
+    """Translated by hand: up under what the picture shows, down under what is asked for."""
+    d, options = reader(), {"steps": 4, "method": "dpmpp"}
+    given = torch.randint(256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    shows, asked = ["a red star", "a blue square"], {"prompt": "a blue square", "negative_prompt": "a red star"}
+    noise = d.invert(given, prompt=shows, **options)
+
+    def from_noise(predict_x0, _, rows, **sampler):
+        return sample(predict_x0, noise[rows], d.schedule, **sampler)
+
+    made = d.translate(given, shows, **asked, guidance_scale=2.0, **options)
+    assert torch.equal(made, d.generate(2, draw=from_noise, **asked, guidance_scale=2.0, **options))
+    assert not torch.equal(made, d.translate(given, shows, **asked, **options))
+    assert not torch.equal(made, d.translate(given, None, **asked, guidance_scale=2.0, **options))
+    assert not torch.equal(*(d.redraw(given, 0.5, prompt=prompt, **options) for prompt in shows))
 
 
 def test_guidance_leads_from_the_negative_prompt_to_the_prompt():
