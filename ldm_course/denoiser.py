@@ -272,6 +272,7 @@ class Denoiser:
         """The noise, float (count, *space.shape) on the network's device, from which `sample` draws these uint8
         pictures (count, 3, H, W) under the same condition: nearly, and the more nearly the more steps
         (`editing.invert`). The network computes as in `generate`. ValueError also for pictures of another size."""
+        self.model.eval()
         x0 = self._samples(pictures)
         condition = self.condition(len(x0), label=label, prompt=prompt)
         options = {"steps": steps, "strength": strength, "method": method, "progress": show}
