@@ -17,11 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import AutoencoderConfig, DetectorConfig, TextUNetConfig, UNetConfig, from_stored
+from .config import AutoencoderConfig, CLIPConfig, DetectorConfig, TextUNetConfig, UNetConfig, from_stored
 from .denoiser import Denoiser
 from .diffusion.schedules import make_schedule
 from .files import MACHINES, all_finite, home, written_whole
 from .networks.autoencoder import Autoencoder
+from .networks.clip import CLIP
 from .networks.detector import Detector
 from .networks.text import TextUNet
 from .networks.unet import UNet
@@ -31,10 +32,17 @@ KINDS = {
     "unet": (UNet, UNetConfig),
     "text-unet": (TextUNet, TextUNetConfig),
     "autoencoder": (Autoencoder, AutoencoderConfig),
+    "clip": (CLIP, CLIPConfig),
     "detector": (Detector, DetectorConfig),
 }
 DENOISERS = ("unet", "text-unet")
-_CALLED = {UNet: "a U-Net", TextUNet: "a U-Net", Autoencoder: "an autoencoder", Detector: "a detector"}
+_CALLED = {
+    UNet: "a U-Net",
+    TextUNet: "a U-Net",
+    Autoencoder: "an autoencoder",
+    CLIP: "a CLIP",
+    Detector: "a detector",
+}
 
 
 EIGHT_BIT = ".scale"  # after a weight's name: the float16 factor of each row of a weight that is stored in 8 bits

@@ -113,6 +113,10 @@ class TextConfig:
         if self.activation not in ("gelu", "quick_gelu"):
             raise ValueError(f"activation={self.activation!r}; expected 'gelu' or 'quick_gelu'")
 
+    def as_bag(self) -> TextConfig:
+        """The same words without their order: a vector for each that knows no other, and no place."""
+        return replace(self, layers=0, positions=False, causal=False)
+
 
 @dataclass(frozen=True)
 class TextUNetConfig:
@@ -132,6 +136,36 @@ class TextUNetConfig:
     @property
     def in_channels(self) -> int:
         return self.unet.in_channels
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Two encoders that lead to one space of `width` numbers (chapter 8): of texts, which knows `words`, in the order
+    of their numbers; and of pictures of `size` a side, with its channels at 1/4, 1/8, ... of that.
+
+    A causal text is read at its end token, any other as the mean of its tokens.
+    """
+
+    text: TextConfig
+    words: tuple[str, ...] = ()
+    size: int = 64
+    block_out_channels: tuple[int, ...] = (64, 96)
+    attention_head_dim: int = 32
+    norm_num_groups: int = 8
+    width: int = 128
+
+    def __post_init__(self):
+        factor = 2 ** (1 + len(self.block_out_channels))
+        if self.size % factor:
+            raise ValueError(f"size={self.size}; {len(self.block_out_channels)} levels need a multiple of {factor}")
+        for channels in self.block_out_channels:
+            if channels % self.norm_num_groups:
+                raise ValueError(f"{channels} channels are not a multiple of norm_num_groups={self.norm_num_groups}")
+        if self.block_out_channels[-1] % self.attention_head_dim:
+            last, each = self.block_out_channels[-1], self.attention_head_dim
+            raise ValueError(f"{last} channels, which are pooled, are not a multiple of attention_head_dim={each}")
+        if self.text.causal and not self.text.layers:
+            raise ValueError("a causal text of 0 layers is read at an end that knows no word; leave causal out")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`ldm-course train`: an autoencoder, a denoiser in either space, or one that reads texts."""
+"""`ldm-course train`: an autoencoder, a denoiser in either space, one that reads texts, or a CLIP."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..data.loaders import load_data
 from ..diffusion.schedules import make_schedule
 from ..lab import profiles
 from ..lab.records import slug
-from ..lab.runs import AutoencoderRun, DenoiserRun, check_name, train_run, with_classes
+from ..lab.runs import AutoencoderRun, ClipRun, DenoiserRun, check_name, train_run, with_classes
 from .options import positive, which_data
 
 
 def train_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("autoencoder", "pixel", "latent", "text2image"))
+    parser.add_argument("what", choices=("autoencoder", "pixel", "latent", "text2image", "clip"))
     which_data(parser)
     parser.add_argument("--profile", help="whose network to take (default: by hardware, or $LDM_PROFILE)")
     parser.add_argument(
@@ -61,7 +61,7 @@ def train(args: argparse.Namespace) -> int:
     size = profile.size if args.size is None else args.size
     splits = (load_data(args.data, size, split, limit=args.limit, seed=args.seed) for split in ("train", "test"))
     pictures, test = splits
-    own = profile.autoencoder_batch_size if args.what == "autoencoder" else None
+    own = {"autoencoder": profile.autoencoder_batch_size, "clip": profile.clip_batch_size}.get(args.what)
     training = TrainConfig(
         batch_size=args.batch_size or own or profile.batch_size,
         steps=args.steps,
@@ -79,11 +79,13 @@ def train(args: argparse.Namespace) -> int:
     check_name(name, args.autoencoder, publish=args.publish)
     out = args.out or Path("runs") / name
     options = {"save_every": args.save_every, "log_every": args.log_every, "tensorboard": args.tensorboard, "out": out}
-    run: AutoencoderRun | DenoiserRun
+    run: AutoencoderRun | ClipRun | DenoiserRun
     if args.what == "autoencoder":
         weights = {"perceptual": args.perceptual, "kl": args.kl, "adversarial": args.adversarial}
         losses = {f"{term}_weight": weight for term, weight in weights.items()}
         run = AutoencoderRun(pictures, test, profile.autoencoder, training, losses=losses, **options)
+    elif args.what == "clip":
+        run = ClipRun(pictures, test, profile.clip, training, **options)
     else:
         reads = args.what == "text2image"
         network = profile.text_unet if reads else profile.unet

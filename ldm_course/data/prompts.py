@@ -8,8 +8,8 @@ that has seen red things and circles, but never a red circle, is asked for one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import torch
@@ -136,3 +136,30 @@ def without_held_out(captions: Sequence[str]) -> torch.Tensor:
     new pairs later: some three quarters of them. ValueError: a caption that `parse` cannot read.
     """
     return torch.tensor([i for i, text in enumerate(captions) if not held_out(parse(text))], dtype=torch.int64)
+
+
+SAID = ("size", "colour", "place", "relation", "both", "pattern", "tint")  # beside the shapes
+
+
+def shortened(prompt: Prompt, said: Collection[str]) -> Prompt:
+    """The prompt that says of these, beside the shapes, only what is among `said` (names out of SAID)."""
+    things = tuple(
+        Asked(thing.shape, *(getattr(thing, name) if name in said else None for name in ("colour", "size")))
+        for thing in prompt.things
+    )
+    return Prompt(things, *(getattr(prompt, name) if name in said else None for name in SAID[2:]))
+
+
+def exchanged(prompt: Prompt, *names: str) -> Prompt | None:
+    """The prompt with these attributes of its first two things exchanged: the same words in another order.
+
+    `exchanged(prompt, "colour")` of "a red star above a blue square" is "a blue star above a red square"; with "shape"
+    as well, "a blue square above a red star". None where there are no two things that differ in shape and in colour.
+    """
+    if len(prompt.things) < 2:
+        return None
+    first, second, *others = prompt.things
+    if first.shape == second.shape or first.colour == second.colour:
+        return None
+    a, b = ({name: getattr(thing, name) for name in names} for thing in (first, second))
+    return replace(prompt, things=(replace(first, **b), replace(second, **a), *others))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..config import AutoencoderConfig, TextConfig, UNetConfig
+from ..config import AutoencoderConfig, CLIPConfig, TextConfig, UNetConfig
 
 STEPS = (5, 10, 20, 50, 100, 250, 1000)  # of the sampling tables
 
@@ -26,7 +26,8 @@ class Scale:
     `seeds` trainings that tell how much a seed matters; latent ones `latent_times` as many, None for as many as take
     the same FLOPs. `crops` what the first stage for all sizes sees, and `other_crops` those of other f and channels,
     and `structures` each of those that learn nothing but fine structures; `texture_images` each of the trainings that
-    tell what texture does (None: as many as the stage's time allows), `text_images` the denoiser that reads texts, and
+    tell what texture does (None: as many as the stage's time allows), `text_images` the denoiser that reads texts,
+    `clip_images` each CLIP, `condition_images` each of the denoisers that tell what a condition does, and
     `detector_scenes` the network that reads pictures of scenes.
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
@@ -45,6 +46,8 @@ class Scale:
     other_crops: int = 200_000
     structures: int = 200_000
     detector_scenes: int = 400_000
+    clip_images: int = 60_000
+    condition_images: int = 40_000
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
@@ -59,6 +62,7 @@ class Scale:
 
 
 _TEXT = TextConfig(layers=2)
+_CLIP = CLIPConfig(TextConfig(width=96, layers=2, causal=True))
 _TEXT_UNET = UNetConfig(block_out_channels=(48, 96, 144), attention=(False, True, True), attention_head_dim=24)
 
 
@@ -67,11 +71,11 @@ class Profile:
     """The sizes for one kind of machine.
 
     `unet` serves both spaces, with the space's own channels, and `batch_size` both denoisers; the autoencoder has its
-    own, or the same (None). `text_unet` reads texts through `text`, in latents of pictures of 64 a side. `budget` is
-    what the comparison grants each space for training, in seconds, the autoencoder included. `eval_count` pictures are
-    made for each distance, `ddpm_count` for the sampler of 1000 steps, the slowest; `match_steps` DDIM steps at the
-    matched budgets. `limit` is the most pictures that are used, None for all. `scale` is how far the reference stages
-    go.
+    own, or the same (None). `text_unet` reads texts through `text`, in latents of pictures of 64 a side; `clip` sees
+    `clip_batch_size` pairs at once, and is to tell each from all others. `budget` is what the comparison grants each
+    space for training, in seconds, the autoencoder included. `eval_count` pictures are made for each distance,
+    `ddpm_count` for the sampler of 1000 steps, the slowest; `match_steps` DDIM steps at the matched budgets. `limit` is
+    the most pictures that are used, None for all. `scale` is how far the reference stages go.
     """
 
     name: str
@@ -81,6 +85,8 @@ class Profile:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     text_unet: UNetConfig = _TEXT_UNET
     text: TextConfig = _TEXT
+    clip: CLIPConfig = _CLIP
+    clip_batch_size: int = 256
     batch_size: int = 64
     autoencoder_batch_size: int | None = None
     lr: float = 5e-4
@@ -108,6 +114,8 @@ PROFILES = {
         autoencoder=_SMALL_AUTOENCODER,
         text_unet=_SMALL_UNET,
         text=TextConfig(width=32, layers=1),
+        clip=CLIPConfig(TextConfig(width=32, layers=1, causal=True), block_out_channels=(16, 32), width=16),
+        clip_batch_size=16,
         batch_size=16,
         budget=1.5,
         eval_count=16,
@@ -130,6 +138,8 @@ PROFILES = {
             seed_images=48,
             texture_images=48,
             text_images=48,
+            clip_images=64,
+            condition_images=48,
             limit=256,
             sides=(32, 64),
             call_seconds=1.0,
@@ -144,6 +154,7 @@ PROFILES = {
         "cpu",
         limit=8192,
         batch_size=32,
+        clip_batch_size=128,
         autoencoder_batch_size=16,
         lr=1e-3,
         scale=Scale(
@@ -170,6 +181,8 @@ PROFILES = {
             seed_images=100_000,
             texture_images=60_000,
             text_images=3_000_000,
+            clip_images=600_000,
+            condition_images=320_000,
             long=True,
             seeds=3,
         ),
@@ -184,7 +197,7 @@ PROFILES = {
         reference_count=4096,
         ddpm_count=128,
         match_steps=50,
-        scale=Scale(images=1_000_000),
+        scale=Scale(images=1_000_000, clip_images=300_000, condition_images=320_000),
     ),
     # the course's networks, which two cores can sample from, trained on one large GPU until they have learnt
     "reference": Profile(
@@ -213,6 +226,8 @@ PROFILES = {
             seed_images=120_000,
             texture_images=100_000,
             text_images=6_000_000,
+            clip_images=1_200_000,
+            condition_images=600_000,
             call_seconds=1.5,
         ),
     ),

@@ -25,7 +25,9 @@ from .profiles import Profile
 from .records import code_state, figure, is_finished, load_record, make_record, place, save_record, state
 from .stages import (
     autoencoders,
+    clip,
     comparison,
+    conditions,
     cost,
     denoisers,
     fine_structures,
@@ -50,7 +52,7 @@ def _all() -> Iterator[Stage]:
     yield autoencoders.FIRST_STAGE
     yield from (*autoencoders.PHOTOGRAPHS, *denoisers.PHOTOGRAPHS, *sampling.STAGES)
     yield from (*comparison.STAGES, *texture.STAGES)
-    yield from (*text2image.STAGES, *obedience.STAGES, *prompts.STAGES)
+    yield from (*text2image.STAGES, *obedience.STAGES, *prompts.STAGES, *clip.STAGES, *conditions.STAGES)
     yield from denoisers.DRAWINGS
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)

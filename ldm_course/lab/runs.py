@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 
 from .. import checkpoints
-from ..config import AutoencoderConfig, TextConfig, TrainConfig, UNetConfig
+from ..config import AutoencoderConfig, CLIPConfig, TextConfig, TrainConfig, UNetConfig
 from ..data.latents import encode_pictures
 from ..data.pictures import Pictures, to_uint8
 from ..denoiser import Denoiser
 from ..device import default_device
 from ..diffusion.schedules import Schedule
 from ..files import place_of, writable_folder
-from ..measure import distances, fidelity
+from ..measure import distances, fidelity, retrieval
 from ..measure.complexity import count_parameters
 from ..networks.autoencoder import Autoencoder
+from ..networks.clip import CLIP
 from ..page import plotting
 from ..spaces import LatentSpace, PixelSpace
-from ..training.recipes import autoencoder_trainer, denoiser_of, denoiser_trainer, finished_autoencoder
+from ..training.recipes import autoencoder_trainer, clip_trainer, denoiser_of, denoiser_trainer, finished_autoencoder
 from ..training.trainer import thinned
 from .profiles import Profile
 from .records import checked_name, code_state, make_record, save_record
@@ -132,6 +133,37 @@ class DenoiserRun:
         )
 
 
+class ClipRun:
+    """What differs for a CLIP: its pictures are held-out ones, in rows: a picture, and the seven nearest to its
+    caption.
+
+    ValueError: what `clip_trainer` refuses, or held-out pictures without captions.
+    """
+
+    def __init__(self, pictures: Pictures, test: Pictures, network: CLIPConfig, config: TrainConfig, **trainer):
+        self.data, self.test = pictures, test
+        self.trainer = clip_trainer(pictures, network, config, **trainer)
+
+    def pictures(self) -> Tensor:
+        return nearest_to_captions(self.trainer.snapshot(), self.test, -(-GRID // 8))
+
+    def results(self, count: int) -> dict:
+        model, some = self.trainer.snapshot(), self.test.subset(range(min(count, len(self.test))))
+        pairs = retrieval.of_pictures(model, some.images), retrieval.of_texts(model, some.captions)
+        return {"scale": model.log_scale.exp().item(), "retrieval": retrieval.retrieval(*pairs)}
+
+    def save(self, path: Path, *, half: bool = False, **meta) -> Path:
+        return checkpoints.save_model(path, self.trainer.snapshot(), half=half, **meta)
+
+
+def nearest_to_captions(model: CLIP, pictures: Pictures, rows: int) -> Tensor:
+    """Rows of eight, uint8 (8 rows, 3, H, W): the first of these pictures, each before those that lie nearest to its
+    caption, the nearest first; where there are fewer pictures, they are repeated."""
+    found = retrieval.of_texts(model, pictures.captions[:rows]) @ retrieval.of_pictures(model, pictures.images).T
+    nearest = found.argsort(dim=1, descending=True)[:, torch.arange(7) % len(pictures)]
+    return pictures.images[torch.cat([torch.arange(len(nearest))[:, None], nearest], 1).flatten()].cpu()
+
+
 def check_name(name: str, autoencoder: Path | None = None, *, publish: bool) -> None:
     """What can be known before a run is made. ValueError: a name that is none; or, where it is to be published, another
     autoencoder in `checkpoints/` under the name of this one's file."""
@@ -144,7 +176,7 @@ def check_name(name: str, autoencoder: Path | None = None, *, publish: bool) -> 
 
 
 def train_run(
-    run: AutoencoderRun | DenoiserRun,
+    run: AutoencoderRun | DenoiserRun | ClipRun,
     *,
     name: str,
     out: Path,

@@ -11,16 +11,18 @@ from dataclasses import replace
 
 import torch
 
-from ..config import AutoencoderConfig, TextConfig, TextUNetConfig, TrainConfig, UNetConfig
+from ..config import AutoencoderConfig, CLIPConfig, TextConfig, TextUNetConfig, TrainConfig, UNetConfig
 from ..data.latents import Latents
 from ..data.pictures import Crops, Pictures
 from ..denoiser import Denoiser
 from ..diffusion.objectives import BatchRandom, DenoisingObjective, draw
 from ..diffusion.schedules import Schedule
 from ..networks.autoencoder import Autoencoder
+from ..networks.clip import CLIP
 from ..networks.text import SPECIAL, TextEncoder, TextUNet, vocabulary
 from ..networks.unet import UNet
 from ..spaces import LatentSpace, PixelSpace
+from .contrastive import ContrastiveObjective
 from .reconstruction import AutoencoderObjective
 from .trainer import Trainer, epoch_order
 
@@ -135,3 +137,34 @@ def denoiser_of(trainer: Trainer, space: PixelSpace | LatentSpace) -> Denoiser:
     """What the trainer has so far, ready to sample from."""
     objective = trainer.objective
     return Denoiser(trainer.snapshot(), space, objective.schedule, objective.prediction)
+
+
+def clip_trainer(
+    data: Pictures,
+    network: CLIPConfig,
+    config: TrainConfig,
+    *,
+    captions: Sequence[Sequence[str]] | None = None,
+    **trainer,
+) -> Trainer:
+    """A trainer for a CLIP of pictures and their captions, whose words, and whose size, the network gets.
+
+    `captions`: for each picture the same number of texts, of which one is drawn at a time; by default its own alone.
+    ValueError: no captions, pictures that are to be mirrored, fewer than one batch takes, or a batch in parts (as in
+    `ContrastiveObjective`).
+    """
+    if data.captions is None:
+        raise ValueError(f"{data.name} has no captions; train on emoji, scenes, or an .npz file with captions")
+    if config.flip:
+        raise ValueError("in a mirrored picture, what the caption calls left is right; leave flip out for CLIP")
+    if config.accumulate > 1:
+        raise ValueError(f"accumulate={config.accumulate}; CLIP tells each pair from all of a batch: leave it at 1")
+    if config.batch_size > len(data):  # a pair would be there twice, and have to be told from itself
+        raise ValueError(f"batches of {config.batch_size} from {len(data)} pairs; take smaller ones, or more pairs")
+    captions = [(caption,) for caption in data.captions] if captions is None else captions
+    texts = [text for of in captions for text in of]
+    words = vocabulary(texts)
+    text = replace(network.text, vocab_size=SPECIAL + len(words))
+    model = seeded(config.seed, CLIP, replace(network, text=text, words=words, size=data.size))
+    tokens = model.tokenizer(texts).unflatten(0, (len(captions), -1))
+    return Trainer(model, ContrastiveObjective(data, tokens), config, **trainer)

@@ -27,6 +27,7 @@ from ldm_course.lab.records import list_records, load_record
 from ldm_course.measure.timing import Rates
 from ldm_course.networks import hub
 from ldm_course.networks.autoencoder import Autoencoder
+from ldm_course.networks.clip import CLIP
 from ldm_course.networks.unet import UNet
 from ldm_course.spaces import PixelSpace
 
@@ -193,6 +194,17 @@ def test_a_denoiser_that_reads_is_trained_and_draws_what_a_prompt_says(capsys):
     assert "not in its vocabulary, so passed over: mauve, glowing" in out and "were left out" in out
     assert main.main(["evaluate", *drawn[1:], "--data", "scenes", "--limit", "8"]) == 0
     assert "FD-E" in capsys.readouterr().out
+
+
+def test_a_clip_is_trained_and_shows_what_lies_nearest_to_captions(place):
+    assert main.main(["train", "clip", "--data", "scenes", "--size", "16", "--limit", "40", "--steps", "2"]) == 0
+    model, meta = load_model("runs/scenes-16-clip/scenes-16-clip.safetensors")
+    assert isinstance(model, CLIP) and model.config.size == 16 and meta["data"] == "scenes"
+    record = load_record("scenes-16-clip", "runs/scenes-16-clip")
+    assert record["config"]["train"]["batch_size"] == PROFILES["smoke"].clip_batch_size == 16
+    assert record["results"]["retrieval"]["text of a picture"]["at_5"]["n"] == 6
+    with Image.open("runs/scenes-16-clip/samples/0000002.png") as picture:  # one caption, its own and seven pictures
+        assert picture.size == (8 * 34 - 2, 32)
 
 
 def test_the_gallery_draws_with_each_of_the_courses_own_networks(place, capsys):
@@ -402,6 +414,11 @@ MISTAKES = {
     "no parts": ([*TRAIN, "--steps", 1, "--accumulate", 0], "accumulate=0"),
     "uneven parts": ([*TRAIN, "--steps", 1, "--accumulate", 3], "accumulate=3"),
     "texts in pixels": (["train", "text2image", "--data", "scenes", "--steps", 1], "--autoencoder FILE goes with"),
+    "a CLIP in parts": (
+        ["train", "clip", "--data", "scenes", "--size", 16, "--limit", 40, "--steps", 1, "--accumulate", 2],
+        "accumulate=2; CLIP tells each pair from all of a batch",
+    ),
+    "a CLIP in latents": (["train", "clip", "--steps", 1, "--autoencoder", "a.safetensors"], "only with them"),
     "endless decay": ([*TRAIN, "--minutes", 1, "--decay", "cosine"], "give steps or images"),
     "a name that is none": ([*TRAIN, "--steps", 1, "--name", "My Run"], "record name 'My Run' is no file name"),
     "unknown profile": ([*TRAIN, "--steps", 1, "--profile", "tpu"], "profile 'tpu'"),

@@ -125,3 +125,12 @@ def test_what_is_left_to_train_on_has_no_held_out_pair_and_everything_else():
     assert all(prompts.held_out(scene) for scene in scenes.factors_of(0, sorted(left)))
     with pytest.raises(ValueError, match="the prompt “a cat”"):
         prompts.without_held_out(["a red star", "a cat"])
+
+
+def test_a_shortened_prompt_says_its_shapes_and_what_is_asked_for():
+    whole = parse("a small red star above a large blue square on a striped navy background")
+    assert str(prompts.shortened(whole, ())) == "a star and a square"
+    assert str(prompts.shortened(whole, ("colour", "relation"))) == "a red star above a blue square"
+    assert prompts.shortened(whole, prompts.SAID) == whole
+    alone = parse("a large yellow circle in the centre on a plain navy background")
+    assert str(prompts.shortened(alone, ("size", "place"))) == "a large circle in the centre"

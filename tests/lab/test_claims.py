@@ -986,3 +986,71 @@ def test_a_jpeg_copy_of_the_data_is_said_wherever_its_numbers_stand(store):
     assert not judged("C1.1").data and note not in ledger.as_text(1)
     trained(store)
     assert not judged("C2.4").data
+
+
+# ------------------------------------------------------------------------------------------- control by texts
+
+
+def told(right, error=0.01, n=1000):
+    return {"right": right, "error": error, "n": n}
+
+
+def under_conditions(epochs=25.0, n=1000, **shares):
+    """What the stage records, of two attributes and of all of a caption: the shares by condition, and what chance and
+    the scenes themselves give."""
+    usual = {"frozen CLIP": 0.8, "learnt encoder": 0.8, "bag of words": 0.6, "label": 0.2, "chance": 0.1, "most": 0.9}
+    shares = usual | {name.replace("_", " "): value for name, value in shares.items()}
+    obeyed = {
+        name: {
+            "tint": told(tint, n=n),
+            "shape and colour": told(bound, n=n),
+            "everything": told(bound / 2, n=n),
+        }
+        for name, (tint, bound) in ((k, v if isinstance(v, tuple) else (v, v)) for k, v in shares.items())
+    }
+    rows = [
+        {"condition": name, "kind": kind, "guidance": scale, "obeyed": of if (kind, scale) == ("known", 3.0) else {}}
+        for name, of in obeyed.items()
+        for kind in ("known", "new")
+        for scale in (1.0, 3.0)
+        if name not in ("chance", "most")
+    ]
+    return {
+        "rows": rows,
+        "steps": 25,
+        "conditions": {name: {"epochs": epochs} for name in list(usual)[:4]},
+        "chance": {"known": obeyed["chance"]},
+        "most": {"known": obeyed["most"]},
+    }
+
+
+@pytest.mark.parametrize(
+    "shares, word, says",
+    [
+        ({"frozen_CLIP": 0.85}, CONFIRMED, "controls 2 of 2 attributes"),
+        ({}, REFINED, "is not told from frozen CLIP"),
+        ({"frozen_CLIP": 0.7}, REFINED, "gives more than frozen CLIP"),
+        ({"frozen_CLIP": (0.85, 0.38)}, REFUTED, "controls 1 of 2"),  # half of what the other encoder reaches
+        ({"frozen_CLIP": (0.85, 0.45), "learnt_encoder": 0.4}, REFINED, "controls 1 of 2"),  # not half of the way
+        ({"frozen_CLIP": 0.45, "learnt_encoder": 0.4}, REFUTED, "controls 0 of 2"),
+        ({"frozen_CLIP": 0.85, "label": (0.84, 0.2)}, REFINED, "controls 1 of 2"),  # so much a label gives as well
+        ({"frozen_CLIP": 0.85, "label": 0.84}, REFUTED, "controls 0 of 2"),
+    ],
+)
+def test_control_is_more_than_half_of_the_way_and_beyond_labels_and_whose_it_is(store, shares, word, says):
+    assert judged("C8.3").verdict == NOT_YET and "--stage conditions-scenes-64" in judged("C8.3").found
+    store("conditions-scenes-64", under_conditions(**shares))
+    found = judged("C8.3")
+    assert found.verdict == word and says in found.found + found.holds
+    assert found.sources == ("conditions-scenes-64-cpu",)
+
+
+def test_control_is_judged_of_what_has_learnt_and_by_enough_pictures(store):
+    for options, missing in (({"epochs": 12.0}, "12 epochs"), ({"n": 256}, "256 pictures")):
+        store("conditions-scenes-64", under_conditions(**options))
+        assert judged("C8.3").verdict == NOT_HERE and missing in judged("C8.3").found
+    store("conditions-scenes-64", under_conditions(frozen_CLIP=0.85))
+    with verdicts.under(scatter=4.0):  # 0.85 and 0.8 are told apart no more
+        assert judged("C8.3").verdict == REFINED
+    with verdicts.under(half=0.99):
+        assert judged("C8.3").verdict == REFUTED

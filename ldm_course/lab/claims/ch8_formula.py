@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 from ...measure.complexity import values
@@ -15,6 +16,7 @@ from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, Evidence, Finding, 
 MEASURED = "stable-diffusion-step"  # times networks of SD 1.5's sizes; where it has no record, counts alone judge
 CARD = CARDS["RTX 3090"]  # the largest that consumers had when SD 1 came out
 YEAR = 365.25 * 24 * 3600  # seconds
+TOGETHER = "shape and colour"  # of one thing: what is asked of a text and more than its words
 
 
 @claim("C8.1", "The VAE compresses each side 8x (512x512 to 64x64).", "arithmetic, of SD 1.5, SDXL and SD 3")
@@ -48,7 +50,52 @@ def _enough(seen: Evidence) -> Finding:
     )
 
 
-claim("C8.3", "CLIP text embeddings give control.", "chapter 8")(None)
+@claim("C8.3", "CLIP text embeddings give control.", "prompts obeyed under four conditions, scenes at 64")
+def _control(seen: Evidence) -> Finding:
+    """Two questions about captions that nobody was trained on, with guidance 3.
+
+    Does text give control? For each attribute that captions ask for, and for shape and colour of one thing together:
+    with frozen CLIP, a share of obeying pictures that is more than half of the way from chance to what the scenes
+    themselves reach through the first stage, and resolvably above that of a network that is told a label. Confirmed if
+    so for all, refuted if for none. Is it CLIP that gives it? By shape and colour together, confirmed if frozen CLIP
+    does resolvably better than the same encoder learnt with the network, refuted if worse by more than `off`.
+    """
+    found = seen.results("conditions-scenes-64")
+    obeyed = {r["condition"]: r["obeyed"] for r in found["rows"] if (r["kind"], r["guidance"]) == ("known", 3)}
+    clip, learnt, label = (obeyed[name] for name in ("frozen CLIP", "learnt encoder", "label"))
+    epochs = min(about["epochs"] for about in found["conditions"].values())
+    missing = lacking(epochs, [(found["steps"], clip[TOGETHER]["n"])])
+    if missing:
+        return Finding(NOT_HERE, missing)
+    chance, most = (found[name]["known"] for name in ("chance", "most"))
+    asked = [name for name in clip if name != "everything"]
+    given = [name for name in asked if _controls(clip[name], label[name], chance[name], most[name])]
+    control = CONFIRMED if given == asked else REFINED if given else REFUTED
+    lead = _above(clip[TOGETHER], learnt[TOGETHER])
+    half = learnt[TOGETHER]["right"] > rules.off * clip[TOGETHER]["right"]
+    origin = CONFIRMED if lead > 0 else REFUTED if lead < 0 and half else REFINED
+    shares = {**obeyed, "chance": chance, "the scenes themselves": most}
+    shown = (f"{name} {of[TOGETHER]['right']:.0%}, {of['everything']['right']:.0%}" for name, of in shares.items())
+    than = {1: "gives less than", 0: "is not told from", -1: "gives more than"}[lead]
+    return Finding(
+        worst(control, origin),
+        f"frozen CLIP controls {len(given)} of {len(asked)} attributes; shape with colour right, and all of the "
+        f"caption: {'; '.join(shown)}",
+        f"An encoder that learns with the network {than} frozen CLIP, by one training of each.",
+    )
+
+
+def _above(one: dict, other: dict) -> int:
+    """1 where a share is resolvably above another, -1 where below, else 0."""
+    change = one["right"] - other["right"]
+    resolved = abs(change) > rules.scatter * math.hypot(one["error"], other["error"])
+    return (1 if change > 0 else -1) if resolved else 0
+
+
+def _controls(text: dict, label: dict, chance: dict, most: dict) -> bool:
+    """Whether what texts reach is more than half of the way from chance to the most, and above what labels reach."""
+    way = most["right"] - chance["right"]
+    return text["right"] - chance["right"] > rules.half * way and _above(text, label) == 1
 
 
 @claim("C8.4", "A step is 12x cheaper than in pixel space.", "FLOPs by formula, of SD 1.5, SDXL and SD 3")
