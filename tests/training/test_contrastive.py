@@ -108,7 +108,7 @@ def test_of_several_texts_one_is_drawn_at_a_time():
         t.objective(model, torch.arange(8), BatchRandom(0, step, 8, slice(None), "cpu"))
     blue = (torch.stack(read) == t.model.tokenizer(["blue"])[0, 1]).float()
     assert (0.2 < blue.mean(0)).all() and (blue.mean(0) < 0.8).all()  # of 40: 0.5, some 0.08 more or less
-    assert 0.2 < blue.mean(1).std()  # each picture draws its own
+    assert 0.3 < blue.std(1).mean()  # each picture draws its own
 
 
 def test_the_scale_is_learnt_and_comes_down_again_from_its_bound():
