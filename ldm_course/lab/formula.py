@@ -12,9 +12,12 @@ from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..measure.complexity import count_flops, count_parameters
+from ..measure.published import GIB, SYSTEMS
+from ..measure.retrieval import CLASSES
 from ..measure.timing import time_call
 from ..page import plotting
 from ..page.numbers import NONE, seconds, si
+from . import systems as counted
 from .stages.prompts import USUAL
 from .tables import Record, Table
 
@@ -120,6 +123,39 @@ def named(record: Record) -> Table:
     return _shares([(kind, {k: v for k, v in of.items() if k != "count"}) for kind, of in found.items()], names)
 
 
+def conditions(record: Record) -> Table:
+    """What pictures have right by what the network reads, guided, between the limits: of other captions, and of the
+    scenes themselves."""
+    r = record["results"]
+    guided = {(row["condition"], row["kind"]): row["obeyed"] for row in r["rows"] if row["guidance"] != 1}
+    rows = [(f"chance, {kind}", of) for kind, of in r["chance"].items()]
+    rows += [(", ".join(key), of) for key, of in guided.items()]
+    return _shares(rows + [(f"the scenes themselves, {kind}", of) for kind, of in r["most"].items()])
+
+
+def clip(record: Record) -> Table:
+    """What a CLIP knows, by the encoder of its texts, beside chance: of pictures that nobody was trained on."""
+    found = record["results"]["encoders"]
+    questions = {}  # by its name: a share for each encoder, and chance
+    for group in ("scenes", "drawings in new tones", "new drawings"):
+        of = [encoder[group]["retrieval"] for encoder in found.values()]
+        n = of[0]["picture of a text"]["at_1"]["n"]
+        name = f"{group}: which of {n:,} belongs to the text"
+        questions[name] = [each["picture of a text"]["at_1"] for each in of], of[0]["chance"]["at_1"]
+    for name, values in CLASSES.items():
+        questions[f"scenes of one thing: its {name}"] = (
+            [encoder["scenes"]["classes"][name] for encoder in found.values()],
+            1 / len(values),
+        )
+    for name, what in {"colours": "two colours exchanged", "things": "two things exchanged"}.items():
+        questions[f"the caption, or that with {what}"] = (
+            [encoder["scenes"]["binding"][name] for encoder in found.values()],
+            0.5,
+        )
+    body = [[name, *map(_cell, shares), f"{chance:.1%}"] for name, (shares, chance) in questions.items()]
+    return ["", *found, "chance"], body
+
+
 LINES = {"known": ("o-", plotting.LATENT), "new": ("s--", plotting.PIXEL)}  # told apart without colour too
 
 
@@ -174,3 +210,56 @@ def steps(record: Record) -> Figure:
         axes.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
         axes.minorticks_off()
     return figure
+
+
+# --------------------------------------------------------------------------------------------- the published systems
+
+
+def systems() -> Table:
+    """Stable Diffusion 1.5, SDXL and SD 3 by the lines of `ldm-course cost --system all` that the claims are about."""
+    every = list(SYSTEMS.values())
+    lines = {
+        "parameters": ("in all", "parameters, all parts"),
+        "FLOPs": ("denoiser, a pass", "FLOPs of a pass of the denoiser"),
+        "share of a picture's FLOPs: the decoder's, the text encoders'": (
+            "20 steps, guided",
+            "decoder's, text encoders' share of a picture's FLOPs, 20 guided steps",
+        ),
+        "memory in GiB, at least: in half precision, in float32": (
+            "sampling, guided, 512",
+            "GiB to draw 512 × 512 with guidance, in half precision and in float32",
+        ),
+        "time of a picture: its FLOPs over a rate, an estimate": ("RTX 3090", "a picture on an RTX 3090, an estimate"),
+    }
+    body = [["a picture of", *(f"{s.size} × {s.size}" for s in every)]]
+    body.append(["is denoised as", *(" × ".join(map(str, s.latent())) for s in every)])
+    for title, rows in counted.sections(every):
+        of = dict(rows)
+        if title == "pixels over latents":
+            names = {"values": "fewer values", "a pass, the same network": "a pass of the same network in pixels"}
+            names["a pass, built for the size"] = "a pass in pixels of one built for that"
+            body += [[words, *of[label]] for label, words in names.items()]
+        elif title in lines:
+            start, words = lines[title]
+            body.append([words, *next(cells for label, cells in rows if label.startswith(start))])
+    return ["counted by formula", *(s.name for s in every)], body
+
+
+def stable_diffusion_step(record: Record) -> Table:
+    """Networks of SD 1.5's sizes with random weights, timed: each part's parameters, FLOPs, seconds, memory beside the
+    weights, and largest difference to what diffusers' and transformers' networks make of the same weights, as a part of
+    the largest value."""
+    r = record["results"]
+    parts = {
+        "text encoder, 77 tokens": (r["text"], "text"),
+        "U-Net, a pass": (r["step"], "unet"),
+        "U-Net, guided": (r["guided"], "unet"),
+        "decoder": (r["decode"], "autoencoder"),
+        "encoder": (r["encode"], "autoencoder"),
+    }
+    body = []
+    for name, (of, network) in parts.items():
+        gap = {None: NONE, 0.0: "0"}.get(of["difference"], f"{of['difference'] or 0:.0e}")
+        spent = [seconds(of["seconds_alone"]), f"{of['peak_bytes'] / GIB:.2f} GiB", gap]
+        body.append([name, si(r["parameters"][network]), si(of["flops"], "FLOP"), *spent])
+    return ["", "parameters", "FLOPs", "seconds", "memory beside weights", "difference to the published code"], body

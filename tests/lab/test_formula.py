@@ -7,8 +7,10 @@ from ldm_course.config import AutoencoderConfig, TextConfig, TextUNetConfig, UNe
 from ldm_course.denoiser import Denoiser
 from ldm_course.diffusion.schedules import make_schedule
 from ldm_course.lab import formula
+from ldm_course.lab.records import recorded
 from ldm_course.lab.stages.prompts import SCALES, STEPS, USUAL
 from ldm_course.measure.complexity import count_parameters
+from ldm_course.measure.retrieval import CLASSES
 from ldm_course.networks.autoencoder import Autoencoder
 from ldm_course.networks.text import SPECIAL, TextUNet, vocabulary
 from ldm_course.spaces import LatentSpace
@@ -73,6 +75,64 @@ def test_obedience_is_read_at_the_usual_sampler_plain_and_guided():
     assert rows[0] == ["known, s = 1", "100", "100 ± 3 %", "10 ± 3 %"]
     assert [r[0] for r in rows] == ["known, s = 1", "known, s = 3", "new, s = 1", "new, s = 3"]
     assert formula.named(RECORD) == (["", "pictures", "the one asked for"], [["known", "9", "90 ± 3 %"]])
+
+
+def test_conditions_stand_between_chance_and_the_scenes_themselves():
+    def of(right):
+        return {"everything": share(right)}
+
+    rows = [
+        {"condition": name, "kind": kind, "guidance": s, "obeyed": of(right + s / 100)}
+        for name, right in {"frozen CLIP": 0.5, "label": 0.2}.items()
+        for kind in ("known", "new")
+        for s in (1.0, 3.0)
+    ]
+    limits = {
+        name: {kind: of(right) for kind in ("known", "new")} for name, right in {"most": 0.99, "chance": 0.01}.items()
+    }
+    _, body = formula.conditions({"results": {"rows": rows, **limits}})
+    assert [r[0] for r in body] == [
+        "chance, known",
+        "chance, new",
+        "frozen CLIP, known",
+        "frozen CLIP, new",
+        "label, known",
+        "label, new",
+        "the scenes themselves, known",
+        "the scenes themselves, new",
+    ]
+    assert [r[2] for r in body] == [f"{n} ± 3 %" for n in (1, 1, 53, 53, 23, 23, 99, 99)]  # the guided ones
+
+
+def test_what_a_clip_knows_stands_beside_chance():
+    def exam(right):
+        ways = {name: {"at_1": share(right)} for name in ("text of a picture", "picture of a text")}
+        found = {"retrieval": ways | {"chance": {"at_1": 0.01}}}
+        classes = {name: share(right) for name in CLASSES}
+        scenes = found | {"classes": classes, "binding": {"colours": share(right), "things": share(right)}}
+        return {"scenes": scenes, "drawings in new tones": found, "new drawings": found}
+
+    record = {"results": {"encoders": {"transformer": exam(0.9), "bag of words": exam(0.4)}}}
+    head, body = formula.clip(record)
+    assert head == ["", "transformer", "bag of words", "chance"]
+    chances = {r[0].split(":")[-1].strip(): r[3] for r in body}
+    assert chances["its shape"] == "12.5%" and chances["its tint"] == "16.7%"  # of 8 and of 6
+    assert body[0] == ["scenes: which of 100 belongs to the text", "90 ± 3 %", "40 ± 3 %", "1.0%"]
+    assert body[-1][3] == "50.0%"
+
+
+def test_the_published_systems_have_one_cell_each():
+    head, body = formula.systems()
+    assert len(body) == 10 and all(len(r) == len(head) == 4 for r in body)
+    cells = {r[0]: r[1:] for r in body}
+    assert cells["fewer values"] == ["48x", "48x", "12x"] and cells["is denoised as"][0] == "4 × 64 × 64"
+
+
+def test_the_recorded_step_of_stable_diffusion_is_read_by_part():
+    head, body = formula.stable_diffusion_step(recorded("stable-diffusion-step"))
+    assert all(len(r) == len(head) for r in body)
+    assert [r[1] for r in body] == ["123 M", "860 M", "860 M", "83.7 M", "83.7 M"]
+    assert body[1][2] == "803 GFLOP" and body[2][5] == "–" and float(body[3][5]) < 1e-5
 
 
 def test_curves_hold_each_row_once():
