@@ -64,6 +64,7 @@ class Scale:
 _TEXT = TextConfig(layers=2)
 _CLIP = CLIPConfig(TextConfig(width=96, layers=2, causal=True))
 _TEXT_UNET = UNetConfig(block_out_channels=(48, 96, 144), attention=(False, True, True), attention_head_dim=24)
+_CONDITION_UNET = UNetConfig(block_out_channels=(32, 64, 96), attention=(False, True, True), attention_head_dim=16)
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,12 @@ class Profile:
     """The sizes for one kind of machine.
 
     `unet` serves both spaces, with the space's own channels, and `batch_size` both denoisers; the autoencoder has its
-    own, or the same (None). `text_unet` reads texts through `text`, in latents of pictures of 64 a side; `clip` sees
-    `clip_batch_size` pairs at once, and is to tell each from all others. `budget` is what the comparison grants each
-    space for training, in seconds, the autoencoder included. `eval_count` pictures are made for each distance,
-    `ddpm_count` for the sampler of 1000 steps, the slowest; `match_steps` DDIM steps at the matched budgets. `limit` is
-    the most pictures that are used, None for all. `scale` is how far the reference stages go.
+    own, or the same (None). `text_unet` reads texts through `text`, in latents of pictures of 64 a side, and
+    `condition_unet` is told in several ways what to draw; `clip` sees `clip_batch_size` pairs at once, and is to tell
+    each from all others. `budget` is what the comparison grants each space for training, in seconds, the autoencoder
+    included. `eval_count` pictures are made for each distance, `ddpm_count` for the sampler of 1000 steps, the slowest;
+    `match_steps` DDIM steps at the matched budgets. `limit` is the most pictures that are used, None for all. `scale`
+    is how far the reference stages go.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Profile:
     unet: UNetConfig = field(default_factory=UNetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     text_unet: UNetConfig = _TEXT_UNET
+    condition_unet: UNetConfig = _CONDITION_UNET
     text: TextConfig = _TEXT
     clip: CLIPConfig = _CLIP
     clip_batch_size: int = 256
@@ -113,6 +116,7 @@ PROFILES = {
         unet=_SMALL_UNET,
         autoencoder=_SMALL_AUTOENCODER,
         text_unet=_SMALL_UNET,
+        condition_unet=_SMALL_UNET,
         text=TextConfig(width=32, layers=1),
         clip=CLIPConfig(TextConfig(width=32, layers=1, causal=True), block_out_channels=(16, 32), width=16),
         clip_batch_size=16,
@@ -182,7 +186,7 @@ PROFILES = {
             texture_images=60_000,
             text_images=3_000_000,
             clip_images=400_000,
-            condition_images=320_000,
+            condition_images=160_000,
             long=True,
             seeds=3,
         ),

@@ -121,8 +121,8 @@ def test_what_was_trained_before_a_stop_is_kept(out, monkeypatch):
 
 
 def test_known_captions_have_pairs_that_were_seen_and_new_ones_have_others():
-    asked = conditions.captioned(30, None)
-    assert {kind: len(of) for kind, of in asked.items()} == {"known": 30, "new": 30}
+    asked = conditions.captioned({"known": 30, "new": 20}, None)
+    assert {kind: len(of) for kind, of in asked.items()} == {"known": 30, "new": 20}
     assert {kind: {held_out(parse(text)) for text in of.captions} for kind, of in asked.items()} == {
         "known": {False},
         "new": {True},

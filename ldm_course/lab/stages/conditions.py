@@ -38,7 +38,8 @@ CONDITIONS = {  # what the network reads
     "label": "one word, the first thing's shape, through an encoder of the same build, trained with the network",
 }
 GUIDANCE, METHOD = (1.0, 3.0), "dpmpp"
-MOST = 1000  # prompts of each kind
+SCENES = 10_000  # of which some three quarters have no held-out pair
+MOST = dict(zip(KINDS, (1000, 500), strict=True))  # prompts
 SHOWN = 4  # prompts of each kind in the picture, drawn with the stronger guidance
 
 
@@ -72,12 +73,12 @@ def conditions(run: Run) -> dict:
     `most` is what the scenes of these captions reach themselves, encoded and decoded; `chance` what they reach by each
     other's captions.
     """
-    scenes = load_data("scenes", SIZE, limit=run.scale.limit)
+    scenes = load_data("scenes", SIZE, limit=min(SCENES, run.scale.limit or SCENES))
     scenes = scenes.subset(without_held_out(scenes.captions))
     needed = (FIRST_STAGE.name, ENCODER, READER)
     first, clip, reader = (checkpoints.load_model(run.weights(stage), run.device)[0] for stage in needed)
     latents = encode_pictures(first, scenes, cache=run.folder, batch_size=run.at_once)
-    asked = captioned(min(MOST, 4 * run.profile.eval_count), run.scale.limit)
+    asked = captioned({kind: min(n, 4 * run.profile.eval_count) for kind, n in MOST.items()}, run.scale.limit)
     judge, space = Judge(run, asked, reader, reference_for(run, scenes)), LatentSpace(SIZE, first)
     found = {name: _one(run, name, scenes, latents, clip, judge, space) for name in CONDITIONS}
     decoded = {kind: to_uint8(first.reconstruct(to_float(of.images))) for kind, of in asked.items()}
@@ -87,7 +88,7 @@ def conditions(run: Run) -> dict:
         "finished": True,
         "data": {"name": scenes.name, "source": scenes.source, "size": SIZE, "train": len(scenes)},
         "weights": {stage: run.weights(stage).stem for stage in needed},
-        "network": run.profile.text_unet,
+        "network": run.profile.condition_unet,
         "method": METHOD,
         "steps": run.profile.match_steps,
         "prompts": {kind: len(of) for kind, of in asked.items()},
@@ -101,11 +102,12 @@ def conditions(run: Run) -> dict:
     }
 
 
-def captioned(count: int, limit: int | None) -> dict[str, Pictures]:
-    """`count` scenes of either kind that nobody was trained on, or as many as there are among `limit`."""
-    test = load_data("scenes", SIZE, "test", limit=min(8 * count, limit or 8 * count))
+def captioned(counts: dict[str, int], limit: int | None) -> dict[str, Pictures]:
+    """So many scenes of either kind that nobody was trained on, or as many as there are among `limit`."""
+    enough = 8 * max(counts.values())
+    test = load_data("scenes", SIZE, "test", limit=min(enough, limit or enough))
     new = torch.tensor([held_out(parse(caption)) for caption in test.captions])
-    return {kind: test.subset((new == (kind != KINDS[0])).nonzero()[:count, 0]) for kind in KINDS}
+    return {kind: test.subset((new == (kind != KINDS[0])).nonzero()[:n, 0]) for kind, n in counts.items()}
 
 
 def _turned(captions: Sequence[str]) -> list[str]:
@@ -124,7 +126,9 @@ def _trainer(run: Run, name: str, scenes: Pictures, latents: Latents, clip: CLIP
         how = {"text": text.as_bag()}
     config = run.train_config(images=run.scale.condition_images, seconds=None, compile=False)
     levels, told = make_schedule(SCHEDULE), _told(name, scenes)
-    return denoiser_trainer(latents, run.profile.text_unet, config, levels, PREDICTION, captions=told, **how, **options)
+    return denoiser_trainer(
+        latents, run.profile.condition_unet, config, levels, PREDICTION, captions=told, **how, **options
+    )
 
 
 def _one(
