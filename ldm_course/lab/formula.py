@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..data.pictures import to_float, to_uint8
 from ..denoiser import Denoiser
 from ..measure.complexity import count_flops, count_parameters
 from ..measure.published import GIB, SYSTEMS
 from ..measure.retrieval import CLASSES
 from ..measure.timing import time_call
+from ..networks.autoencoder import Autoencoder
 from ..page import plotting
 from ..page.numbers import NONE, seconds, si
 from . import systems as counted
@@ -213,6 +215,21 @@ def steps(record: Record) -> Figure:
 
 
 # --------------------------------------------------------------------------------------------- the published systems
+
+
+@torch.no_grad()
+def channels(first: Autoencoder, picture: Tensor, shown: int = 256) -> Figure:
+    """A picture, uint8 (1, 3, H, H), what an autoencoder makes of it, and the channels of the latents in between, each
+    from its least value, black, to its greatest; all `shown` pixels a side."""
+    z = first.to_latents(to_float(picture).to(next(first.parameters()).device))
+    low, high = z.amin((2, 3), keepdim=True), z.amax((2, 3), keepdim=True)
+    grey = F.interpolate((z - low) / (high - low), size=(shown, shown)).transpose(0, 1).expand(-1, 3, -1, -1)
+    both = torch.cat([picture, to_uint8(first.from_latents(z)).cpu()])
+    small = F.interpolate(both.float(), size=(shown, shown), mode="area")
+    images = torch.cat([small, 255 * grey.cpu()]).round().to(torch.uint8)
+    named = [f"channel {i}" for i in range(1, z.shape[1] + 1)]
+    sizes = f"{picture.shape[2]} × {picture.shape[3]}", f"{' × '.join(map(str, z.shape[1:]))}"
+    return plotting.grid(images, 3, [f"the picture, {sizes[0]}", f"decoded from {sizes[1]}", *named], scale=1)
 
 
 def systems() -> Table:

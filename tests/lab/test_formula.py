@@ -121,6 +121,19 @@ def test_what_a_clip_knows_stands_beside_chance():
     assert body[-1][3] == "50.0%"
 
 
+def test_the_channels_of_a_latent_lie_beside_the_picture_each_on_its_own_scale():
+    first = seeded(0, Autoencoder, AutoencoderConfig(block_out_channels=(16, 16, 16), norm_num_groups=4)).eval()
+    picture = torch.randint(256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    axes = formula.channels(first, picture, shown=32).axes
+    images = [a.images[0].get_array() for a in axes if a.images]
+    assert len(images) == 2 + first.config.latent_channels
+    assert all(image.shape == (32, 32, 3) for image in images)
+    area = picture[0].float().unflatten(1, (32, 2)).unflatten(3, (32, 2)).mean((2, 4)).permute(1, 2, 0).round()
+    assert (torch.from_numpy(images[0].copy()).float() - area).abs().max() <= 1
+    for image in images[2:]:
+        assert image.min() == 0 and image.max() == 255 and (image[..., 0] == image[..., 1]).all()
+
+
 def test_the_published_systems_have_one_cell_each():
     head, body = formula.systems()
     assert len(body) == 10 and all(len(r) == len(head) == 4 for r in body)
