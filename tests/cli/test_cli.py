@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import torch
 from conftest import ROOT

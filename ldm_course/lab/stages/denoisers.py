@@ -170,7 +170,7 @@ def _denoiser_results(
     stored = {"record": run.name, "data": train.name, "classes": train.classes}
     if first_stage is not None:
         stored["autoencoder"] = f"{first_stage['record']}.safetensors"
-    checkpoints.save_denoiser(run.weights(), d, half=True, **stored)
+    checkpoints.save_denoiser(run.weights(), d, eight_bit=True, **stored)
     save_grid(run, training.drawn(32, seed=1))
     rate = steady_rate(progress.history)
     precision = "float32" if trainer.precision == "no" else "bf16"

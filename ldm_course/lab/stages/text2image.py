@@ -90,7 +90,7 @@ def text2image(run: Run) -> dict:
     def results(points: list[dict]) -> dict:
         progress, d = trainer.progress, denoiser_of(trainer, space)
         stored = {"record": run.name, "data": both.name, "autoencoder": run.weights(FIRST_STAGE.name).name}
-        checkpoints.save_denoiser(run.weights(), d, half=True, **stored)
+        checkpoints.save_denoiser(run.weights(), d, eight_bit=True, **stored)
         asked = [text for text in SHOWN for _ in range(4)]
         options = {"method": "dpmpp", "steps": 25, "guidance_scale": GUIDANCE}
         save_grid(run, d.generate(len(asked), prompt=asked, seed=1, **options))
