@@ -650,6 +650,16 @@ def test_the_detector_of_scenes_is_judged_by_its_file_and_by_what_must_fail(tmp_
     assert mirrored["relation"].right < 0.05  # two like things may be each other's mirror image
 
 
+def test_weights_of_a_smaller_machine_are_taken_where_there_are_no_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("LDM_HOME", str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    run = Run("prompts-64", PROFILES["hours"], tmp_path / "out", 1.0, torch.device("cpu"))
+    for kind in ("cpu", "reference", "hours"):
+        path = tmp_path / "checkpoints" / f"scene-detector-64-{kind}.safetensors"
+        path.touch()
+        assert run.weights("scene-detector-64") == path
+
+
 def test_a_stage_without_the_first_stage_says_so(tmp_path):
     run = Run("fine-structures-32", SMOKE, tmp_path, 1.0, torch.device("cpu"))
     with pytest.raises(ValueError, match="fine-structures-32 needs the weights of first-stage-f4; run:"):

@@ -69,12 +69,13 @@ class Run:
         return place_of("picture", self.name, self.out)
 
     def weights(self, stage: str | None = None) -> Path:
-        """Where this stage's weights go, or where those of another one are: of this run, stored, or of a larger
-        machine, which trains the same networks for longer. ValueError if they are nowhere."""
+        """Where this stage's weights go, or where those of another one are: of this run, stored, of a larger machine,
+        which trains the same networks for longer, or, if there are no others, of a smaller one. ValueError if they are
+        nowhere."""
         here = place_of("weights", record_name(stage or self.stage, self.profile), self.out)
         if stage is None or here.is_file():
             return here
-        for name in names_of(stage, self.profile):
+        for name in (*names_of(stage, self.profile), *(f"{stage}-{kind}" for kind in MACHINES)):
             if (stored := place_of("weights", name)).is_file():
                 return stored
         raise ValueError(f"{self.stage} needs the weights of {stage}; run: ldm-course reference --stage {stage}")
