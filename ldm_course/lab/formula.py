@@ -161,13 +161,14 @@ def clip(record: Record) -> Table:
 LINES = {"known": ("o-", plotting.LATENT), "new": ("s--", plotting.PIXEL)}  # told apart without colour too
 
 
-def _curves(record: Record, option: str, methods: Sequence[str]) -> Figure:
-    """Obedience, KD-E and diversity by one option of the sampler, for both kinds of prompts; bars are two errors."""
+def _curves(record: Record, option: str, methods: Sequence[str], kinds: Sequence[str] = tuple(LINES)) -> Figure:
+    """Obedience, KD-E and diversity by one option of the sampler, for these kinds of prompts; bars are two errors."""
     with plt.rc_context(plotting.STYLE):
         figure, panels = plt.subplots(1, 3, figsize=(8.6, 3.2))
     plt.close(figure)
     for method in methods:
-        for kind, (line, colour) in LINES.items():
+        for kind in kinds:
+            line, colour = LINES[kind]
             rows = [
                 row
                 for row in record["results"]["rows"]
@@ -205,8 +206,8 @@ def guidance(record: Record) -> Figure:
 
 
 def steps(record: Record) -> Figure:
-    """The same by the number of steps, for either sampler."""
-    figure = _curves(record, "steps", tuple(SAMPLERS))
+    """The same by the number of steps, for either sampler, of known prompts."""
+    figure = _curves(record, "steps", tuple(SAMPLERS), ["known"])
     for axes in figure.axes:
         axes.set_xscale("log")
         axes.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])

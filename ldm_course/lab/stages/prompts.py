@@ -36,7 +36,7 @@ KINDS = ("known", "new")  # of prompts: with pairs, or tones, that the network w
 
 
 def prompts(run: Run) -> dict:
-    """For scenes, a row for each guidance scale and for each sampler and number of steps; for emoji, two rows."""
+    """For scenes, a row for each guidance scale, kind, and sampler with its number of steps; for emoji, two rows."""
     kept = run.folder / "rows.json"
     d = checkpoints.load_denoiser(run.weights(TRAINED), run.device)
     drawings, scenes = training_set(run)
@@ -74,12 +74,13 @@ def prompts(run: Run) -> dict:
 
 
 def _plan() -> Iterator[dict]:
-    """The rows' samplers, the usual one first, each for either kind of prompt."""
-    samplers = [USUAL | {"guidance_scale": scale} for scale in SCALES]
-    samplers += [USUAL | {"method": method, "steps": steps} for method in METHODS for steps in STEPS]
-    distinct = {tuple(sorted(sampler.items())): sampler for sampler in [USUAL, *samplers]}
-    for sampler in distinct.values():
-        yield from (sampler | {"kind": kind} for kind in KINDS)
+    """The rows' samplers, the usual one first: each guidance scale for either kind of prompt, methods and steps for
+    known ones."""
+    scales = [USUAL | {"guidance_scale": scale} for scale in SCALES]
+    steps = [USUAL | {"method": method, "steps": steps} for method in METHODS for steps in STEPS]
+    plan = [sampler | {"kind": kind} for sampler in (USUAL, *scales) for kind in KINDS]
+    plan += [sampler | {"kind": KINDS[0]} for sampler in steps]
+    yield from {tuple(sorted(row.items())): row for row in plan}.values()
 
 
 def _captions(count: int, limit: int | None) -> dict[str, list[str]]:
