@@ -98,9 +98,9 @@ class DenoisingObjective(Objective):
     """E ‖target - model(x_t, t)‖² at uniform t: DDPM's L_simple (equation 14) for ε, and its kin for x₀ and v.
 
     `data` is `Pictures`, or `Latents` from an autoencoder; the loss knows no difference. The network is told labels,
-    with `num_classes`; or texts, with `tokens` int64 (N, L), and `no_tokens` (L,) for the empty text. Of a share
-    `dropout` of the pictures it is told nothing ("no label", the empty text), for classifier-free guidance (Ho &
-    Salimans 2022, algorithm 1).
+    with `num_classes`; or texts, with `tokens` int64 (N, L), or (N, K, L) where of each picture's K texts one is drawn
+    at a time, and `no_tokens` (L,) for the empty text. Of a share `dropout` of the pictures it is told nothing ("no
+    label", the empty text), for classifier-free guidance (Ho & Salimans 2022, algorithm 1).
     """
 
     def __init__(
@@ -155,8 +155,10 @@ class DenoisingObjective(Objective):
     def _told(self, indices: Tensor, rng: BatchRandom) -> Tensor:
         """Classes (B,) or tokens (B, L) of these pictures, some of them replaced by nothing."""
         asked = self.condition[indices.to(self.condition.device)]
-        forgotten = (rng.uniform() < self.dropout).view(-1, *[1] * (asked.ndim - 1))
-        return torch.where(forgotten, self.nothing, asked)
+        forgotten = rng.uniform() < self.dropout
+        if asked.ndim == 3:
+            asked = asked[torch.arange(len(asked), device=asked.device), rng.integers(asked.shape[1])]
+        return torch.where(forgotten.view(-1, *[1] * (asked.ndim - 1)), self.nothing, asked)
 
 
 @torch.no_grad()

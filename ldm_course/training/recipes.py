@@ -80,7 +80,7 @@ def denoiser_trainer(
     schedule: Schedule,
     prediction: str,
     *,
-    captions: Sequence[str] | None = None,
+    captions: Sequence[str] | Sequence[Sequence[str]] | None = None,
     text: TextConfig | None = None,
     encoder: TextEncoder | None = None,
     words: Sequence[str] | None = None,
@@ -88,8 +88,9 @@ def denoiser_trainer(
 ) -> Trainer:
     """A trainer for a denoiser of pictures or latents; the network gets the data's channels, classes if it has some.
 
-    With `captions`, one for each picture, it reads them through a text encoder, `text`, that is trained with it and
-    knows their words; or through one that was trained before and is left as it is, `encoder`, which knows `words`.
+    With `captions`, one for each picture, or for each the same number, of which one is drawn at a time, it reads them
+    through a text encoder, `text`, that is trained with it and knows their words; or through one that was trained
+    before and is left as it is, `encoder`, which knows `words`.
     ValueError: the network cannot halve the data's side often enough, or latents are to be flipped, or texts go with
     classes.
     """
@@ -105,9 +106,12 @@ def denoiser_trainer(
     if captions is None:
         model = seeded(config.seed, UNet, network)
     else:
-        words = vocabulary(captions) if encoder is None else tuple(words)
+        texts, several = _in_one_list(captions)
+        words = vocabulary(texts) if encoder is None else tuple(words)
         model = _text_unet(network, text, words, encoder, config.seed)
-        told = {"tokens": model.tokenizer(captions), "no_tokens": model.tokenizer([""])[0]}
+        tokens = model.tokenizer(texts)
+        told = {"tokens": tokens.unflatten(0, (len(captions), -1)) if several else tokens}
+        told["no_tokens"] = model.tokenizer([""])[0]
     objective = DenoisingObjective(
         data,
         schedule,
@@ -118,6 +122,12 @@ def denoiser_trainer(
         **told,
     )
     return Trainer(model, objective, config, **trainer)
+
+
+def _in_one_list(captions: Sequence[str] | Sequence[Sequence[str]]) -> tuple[list[str], bool]:
+    """All texts, and whether each picture has several of them."""
+    several = not isinstance(captions[0], str)
+    return [text for of in captions for text in of] if several else list(captions), several
 
 
 def _text_unet(
@@ -162,7 +172,7 @@ def clip_trainer(
     if config.batch_size > len(data):  # a pair would be there twice, and have to be told from itself
         raise ValueError(f"batches of {config.batch_size} from {len(data)} pairs; take smaller ones, or more pairs")
     captions = [(caption,) for caption in data.captions] if captions is None else captions
-    texts = [text for of in captions for text in of]
+    texts, _ = _in_one_list(captions)
     words = vocabulary(texts)
     text = replace(network.text, vocab_size=SPECIAL + len(words))
     model = seeded(config.seed, CLIP, replace(network, text=text, words=words, size=data.size))

@@ -293,3 +293,26 @@ def test_half_precision_models_get_a_float32_loss():
 
     a, b = (DenoisingObjective(pictures(), SCHEDULE, "eps")(m, INDICES, rng())["loss"] for m in (Half(), Recorder()))
     assert a.dtype == torch.float32 and torch.equal(a, b)
+
+
+def test_of_several_texts_each_picture_is_told_one_at_a_time():
+    data = Pictures(torch.zeros(6, 3, 8, 8, dtype=torch.uint8), name="plain")
+    tokens = torch.arange(6 * 3 * 2).view(6, 3, 2)
+    objective = DenoisingObjective(
+        data, make_schedule("linear"), "eps", tokens=tokens, no_tokens=torch.tensor([-1, -1])
+    )
+    told = []
+
+    def model(x, t, condition):
+        told.append(condition)
+        return x
+
+    for step in range(60):
+        objective(model, torch.arange(6), BatchRandom(0, step, 6, slice(None), "cpu"))
+    seen = torch.stack(told)  # (60, 6, 2)
+    nothing = (seen == -1).all(-1)
+    assert 0.05 < nothing.float().mean() < 0.15
+    for i in range(6):
+        own = seen[~nothing[:, i], i]
+        assert {tuple(row) for row in own.tolist()} == {tuple(row) for row in tokens[i].tolist()}
+    assert len({tuple(row[:, 0].tolist()) for row in seen // 2 % 3}) > 30  # not the same of all

@@ -15,7 +15,7 @@ from ldm_course.lab.claims import ledger, verdicts
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import load_record
 from ldm_course.lab.reference import run_stages
-from ldm_course.lab.stages import clip, conditions
+from ldm_course.lab.stages import clip, conditions, text2image
 from ldm_course.lab.stages.base import Run
 from ldm_course.measure import detection
 from ldm_course.networks.autoencoder import Autoencoder
@@ -81,11 +81,11 @@ def test_the_courses_clip_is_small_enough_to_be_shipped(tmp_path):
 
 def test_a_scene_has_texts_that_leave_out_anything_but_the_shapes():
     scenes = load_data("scenes", 64, limit=64).captions
-    drawing, *texts = clip.texts_of(["red heart"], scenes)
-    assert drawing == ("red heart",) * clip.TEXTS
+    drawing, *texts = text2image.texts_of(["red heart"], scenes, 3)
+    assert drawing == ("red heart",) * 4
     said = []
     for caption, (whole, *less) in zip(scenes, texts, strict=True):
-        assert whole == caption and len(less) == clip.TEXTS - 1
+        assert whole == caption and len(less) == 3
         for text in map(parse, less):
             assert [thing.shape for thing in text.things] == [thing.shape for thing in parse(caption).things]
             said += [text.things[0].colour is not None, text.tint is not None]

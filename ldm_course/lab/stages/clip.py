@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +10,6 @@ from ... import checkpoints
 from ...data import emoji
 from ...data.loaders import load_data
 from ...data.pictures import Pictures, joined
-from ...data.prompts import SAID, parse, shortened
 from ...measure import retrieval
 from ...measure.complexity import count_parameters
 from ...networks.clip import CLIP
@@ -19,12 +17,12 @@ from ...training.recipes import clip_trainer
 from ...training.trainer import thinned
 from ..runs import nearest_to_captions
 from .base import Run, Stage, minutes, save_grid, steady_rate
-from .text2image import SIZE, balanced, training_set
+from .text2image import SIZE, balanced, texts_of, training_set
 
 ENCODERS = ("transformer", "bag of words")  # of texts; that of pictures is the same beside either
 LR = 1e-3  # at its highest: it falls to zero
 NEW = 1000  # held-out scenes
-TEXTS = 4  # of each training picture: of a scene its caption, and others that leave some of it out
+LESS = 3  # of each scene's texts leave some of the caption out, else shapes are not learnt (`texts_of`)
 SHOWN = 6  # rows of the picture
 
 
@@ -61,22 +59,6 @@ class Exam:
         return found
 
 
-def texts_of(drawings: Sequence[str], scenes: Sequence[str]) -> list[tuple[str, ...]]:
-    """TEXTS for each picture: of a drawing its name, of a scene its caption and others that say less.
-
-    Captions that are all as long as can be are told from each other by colours and places alone, and shapes are not
-    learnt (`retrieval.of_scenes`, classes); of "a star and a moon", the shapes are all there is to read.
-    """
-    lot = torch.Generator().manual_seed(0)
-
-    def less(caption: str) -> str:
-        kept = (torch.rand(len(SAID), generator=lot) < 0.5).tolist()
-        return str(shortened(parse(caption), [name for name, keep in zip(SAID, kept, strict=True) if keep]))
-
-    named = [(name,) * TEXTS for name in drawings]
-    return named + [(caption, *(less(caption) for _ in range(TEXTS - 1))) for caption in scenes]
-
-
 def clip(run: Run) -> dict:
     """Trains both encoders of texts on `Scale.clip_images` pairs, each beside its own encoder of pictures, however long
     that takes, and examines them.
@@ -85,7 +67,7 @@ def clip(run: Run) -> dict:
     """
     sets = training_set(run)
     exam, both = Exam.of(run, sets[0]), joined(*sets)
-    texts, shown = texts_of(*(part.captions for part in sets)), balanced(*map(len, sets))
+    texts, shown = texts_of(*(part.captions for part in sets), LESS), balanced(*map(len, sets))
     pairs, said = both.subset(shown), [texts[i] for i in shown.tolist()]
     found = {encoder: _one(run, encoder, pairs, said, exam) for encoder in ENCODERS}
     model, _ = checkpoints.load_model(run.weights(), run.device)

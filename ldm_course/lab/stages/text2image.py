@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from ... import checkpoints
@@ -9,7 +11,7 @@ from ...data import emoji
 from ...data.latents import Latents, encode_pictures
 from ...data.loaders import load_data
 from ...data.pictures import Pictures, joined
-from ...data.prompts import without_held_out
+from ...data.prompts import SAID, parse, shortened, without_held_out
 from ...diffusion.schedules import make_schedule
 from ...measure import distances
 from ...measure.complexity import count_parameters
@@ -33,6 +35,8 @@ SHOWN = (  # prompts of the stage's picture: drawings that are learnt, tones tha
     "a small red star above a large blue square on a plain cream background",
     "a large yellow circle in the centre on a striped navy background",
 )
+TEXTS = 4  # of each training picture
+LESS = 2  # of each scene's leave some of the caption out, so that prompts may
 GUIDANCE = 3.0  # of the pictures that are shown
 
 
@@ -49,6 +53,22 @@ def balanced(drawings: int, scenes: int) -> torch.Tensor:
     return torch.cat([torch.arange(drawings).repeat(max(1, scenes // drawings)), drawings + torch.arange(scenes)])
 
 
+def texts_of(drawings: Sequence[str], scenes: Sequence[str], less: int) -> list[tuple[str, ...]]:
+    """TEXTS for each picture: of a drawing its name, of a scene its caption, and `less` others that say a part of it.
+
+    Those who read whole captions alone know no prompt that says less. And a CLIP tells pictures apart by their colours
+    and places then, without learning shapes; of "a star and a moon" the shapes are all there is to read.
+    """
+    lot = torch.Generator().manual_seed(0)
+
+    def part(caption: str) -> str:
+        kept = (torch.rand(len(SAID), generator=lot) < 0.5).tolist()
+        return str(shortened(parse(caption), [name for name, keep in zip(SAID, kept, strict=True) if keep]))
+
+    named = [(name,) * TEXTS for name in drawings]
+    return named + [(text,) * (TEXTS - less) + tuple(part(text) for _ in range(less)) for text in scenes]
+
+
 def text2image(run: Run) -> dict:
     """Trains, and at marks on the way judges pictures of either kind, whose captions are those of training pictures."""
     p = run.profile
@@ -56,6 +76,7 @@ def text2image(run: Run) -> dict:
     both = joined(*sets)
     first, _ = checkpoints.load_model(run.weights(FIRST_STAGE.name), run.device)
     shown = balanced(*map(len, sets))
+    texts = texts_of(*(part.captions for part in sets), LESS)
     latents: Latents = encode_pictures(first, both, cache=run.folder, batch_size=run.at_once).subset(shown)
     space, wanted = LatentSpace(SIZE, first), run.scale.text_images
     config = run.train_config(images=wanted, compile=False)
@@ -65,7 +86,7 @@ def text2image(run: Run) -> dict:
         config,
         make_schedule(SCHEDULE),
         PREDICTION,
-        captions=[both.captions[i] for i in shown.tolist()],
+        captions=[texts[i] for i in shown.tolist()],
         text=p.text,
         out=run.folder,
         save_every=run.save_every,
