@@ -18,7 +18,7 @@ from ..measure.retrieval import CLASSES
 from ..measure.timing import time_call
 from ..networks.autoencoder import Autoencoder
 from ..page import plotting
-from ..page.numbers import NONE, seconds, si
+from ..page.numbers import NONE, plus_minus, seconds, si
 from . import systems as counted
 from .stages.prompts import USUAL
 from .tables import Record, Table
@@ -74,6 +74,23 @@ def word_maps(picture: Tensor, tokens: Sequence[str], maps: Tensor) -> Figure:
     shown = (0.25 + 0.75 * large) * picture  # the picture shines through
     images = torch.cat([picture[None], shown.round().to(torch.uint8)])
     return plotting.grid(images, columns, ["the picture", *tokens], scale=max(1, round(96 / size)))
+
+
+def marks(record: Record) -> Table:
+    """A network that reads captions, on its way: the distances of what it draws to real pictures, by kind of picture,
+    after so many images; their floors in the last row."""
+    points = record["results"]["points"]
+    body = []
+    for point in points:
+        found = [
+            [plus_minus(q["fd_e"], q["fd_e_error"], 0), plus_minus(q["kd_e"], q["kd_e_error"])]
+            for q in point["quality"].values()
+        ]
+        body.append([f"{point['images']:,}", *(cell for cells in found for cell in cells)])
+    last = points[-1]["quality"]
+    floors = [[f"{q['fd_e_floor']:.0f}", plus_minus(q["kd_e_floor"], None)] for q in last.values()]
+    body.append(["as many real ones", *(cell for cells in floors for cell in cells)])
+    return ["images", *(f"{name}: {measure}" for name in last for measure in ("FD-E", "KD-E"))], body
 
 
 # --------------------------------------------------------------------------------------------- obedience

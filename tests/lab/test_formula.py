@@ -69,6 +69,19 @@ def test_the_parts_add_up_to_one_picture():
     assert formula.parts_of(d, 5, guided=False)[1][1][3] == "5"
 
 
+def test_marks_have_a_row_each_and_the_floor_at_their_end():
+    def quality(fd_e):
+        numbers = {"fd_e": fd_e, "fd_e_error": 9.6, "fd_e_floor": 130.4, "kd_e": 0.25, "kd_e_error": 0.01}
+        return numbers | {"kd_e_floor": 0.0004}
+
+    points = [{"images": n, "quality": {"emoji": quality(5e7 / n), "scenes": quality(6e7 / n)}} for n in (1e5, 2e5)]
+    points = [point | {"images": int(point["images"])} for point in points]
+    head, body = formula.marks({"results": {"points": points}})
+    assert head == ["images", "emoji: FD-E", "emoji: KD-E", "scenes: FD-E", "scenes: KD-E"]
+    assert body[0] == ["100,000", "500 ± 10", "0.250 ± 0.010", "600 ± 10", "0.250 ± 0.010"]
+    assert body[1][3] == "300 ± 10" and body[2] == ["as many real ones", "130", "0.000", "130", "0.000"]
+
+
 def test_obedience_is_read_at_the_usual_sampler_plain_and_guided():
     head, rows = formula.obedience(RECORD)
     assert head == ["", "pictures", "count", "everything"]
