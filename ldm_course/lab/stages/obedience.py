@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from ... import checkpoints
 from ...data.loaders import load_data
 from ...data.pictures import Pictures, to_float, to_uint8
-from ...data.prompts import Prompt, held_out, parse
+from ...data.prompts import Prompt, exchanged, held_out, parse
 from ...measure import detection, obedience
 from ...measure.complexity import count_parameters
 from ...measure.detection import Seen
@@ -75,25 +74,15 @@ def controls(model: Detector, test: Pictures, seen: Sequence[Seen], prompts: Seq
     """What must fail: another scene's prompt, which says what chance gives; the prompt with the colours of its first
     two things exchanged, where they differ, as their shapes do; and pictures seen in a mirror, whose prompt speaks of
     left or right."""
-    exchanged = {i: _exchanged(prompt) for i, prompt in enumerate(prompts)}
-    exchanged = {i: prompt for i, prompt in exchanged.items() if prompt is not None}
+    other = {i: exchanged(prompt, "colour") for i, prompt in enumerate(prompts)}
+    other = {i: prompt for i, prompt in other.items() if prompt is not None}
     sides = [i for i, prompt in enumerate(prompts) if {"left", "right"} & set(str(prompt).split())]
     mirrored = detection.detect(model, test.subset(sides).images.flip(3))
     return {
         "another prompt": obedience.shares(seen, [*prompts[1:], prompts[0]]),
-        "colours exchanged": obedience.shares([seen[i] for i in exchanged], list(exchanged.values())),
+        "colours exchanged": obedience.shares([seen[i] for i in other], list(other.values())),
         "mirrored": obedience.shares(mirrored, [prompts[i] for i in sides]),
     }
-
-
-def _exchanged(prompt: Prompt) -> Prompt | None:
-    """The prompt with the colours of its first two things exchanged; None where that would ask for the same things."""
-    first, *others = prompt.things
-    if not others or first.shape == others[0].shape or first.colour == others[0].colour:
-        return None
-    second, *others = others
-    things = replace(first, colour=second.colour), replace(second, colour=first.colour), *others
-    return replace(prompt, things=things)
 
 
 def _save_picture(run: Run, images: Tensor, seen: Sequence[Seen]) -> None:
