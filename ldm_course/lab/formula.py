@@ -97,12 +97,12 @@ def marks(record: Record) -> Table:
 
 
 def _cell(share: Mapping | None) -> str:
-    """A share with its standard error, in per cent."""
-    return NONE if share is None else f"{100 * share['right']:.0f} ± {100 * share['error']:.0f} %"
+    """A share with its standard error, in per cent, in one line."""
+    return NONE if share is None else f"{100 * share['right']:.0f}\u00a0±\u00a0{100 * share['error']:.0f}"
 
 
 def _shares(rows: Iterable[tuple[str, Mapping]], names: Mapping[str, str] = ASKED) -> Table:
-    """A row for each set of shares by attribute, a column for each attribute that any has."""
+    """A row for each set of shares by attribute, in per cent, and a column for each attribute that any has."""
     rows = list(rows)
     present = [name for name in names if any(name in of for _, of in rows)]
     counts = [max((share["n"] for share in of.values()), default=0) for _, of in rows]
@@ -171,7 +171,7 @@ def clip(record: Record) -> Table:
             [encoder["scenes"]["binding"][name] for encoder in found.values()],
             0.5,
         )
-    body = [[name, *map(_cell, shares), f"{chance:.1%}"] for name, (shares, chance) in questions.items()]
+    body = [[name, *map(_cell, shares), f"{100 * chance:.1f}"] for name, (shares, chance) in questions.items()]
     return ["", *found, "chance"], body
 
 

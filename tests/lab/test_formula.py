@@ -85,9 +85,9 @@ def test_marks_have_a_row_each_and_the_floor_at_their_end():
 def test_obedience_is_read_at_the_usual_sampler_plain_and_guided():
     head, rows = formula.obedience(RECORD)
     assert head == ["", "pictures", "count", "everything"]
-    assert rows[0] == ["known, s = 1", "100", "100 ± 3 %", "10 ± 3 %"]
+    assert rows[0] == ["known, s = 1", "100", "100\u00a0±\u00a03", "10\u00a0±\u00a03"]
     assert [r[0] for r in rows] == ["known, s = 1", "known, s = 3", "new, s = 1", "new, s = 3"]
-    assert formula.named(RECORD) == (["", "pictures", "the one asked for"], [["known", "9", "90 ± 3 %"]])
+    assert formula.named(RECORD) == (["", "pictures", "the one asked for"], [["known", "9", "90\u00a0±\u00a03"]])
 
 
 def test_conditions_stand_between_chance_and_the_scenes_themselves():
@@ -114,7 +114,7 @@ def test_conditions_stand_between_chance_and_the_scenes_themselves():
         "the scenes themselves, known",
         "the scenes themselves, new",
     ]
-    assert [r[2] for r in body] == [f"{n} ± 3 %" for n in (1, 1, 53, 53, 23, 23, 99, 99)]  # the guided ones
+    assert [r[2] for r in body] == [f"{n}\u00a0±\u00a03" for n in (1, 1, 53, 53, 23, 23, 99, 99)]  # the guided ones
 
 
 def test_what_a_clip_knows_stands_beside_chance():
@@ -129,9 +129,9 @@ def test_what_a_clip_knows_stands_beside_chance():
     head, body = formula.clip(record)
     assert head == ["", "transformer", "bag of words", "chance"]
     chances = {r[0].split(":")[-1].strip(): r[3] for r in body}
-    assert chances["its shape"] == "12.5%" and chances["its tint"] == "16.7%"  # of 8 and of 6
-    assert body[0] == ["scenes: which of 100 belongs to the text", "90 ± 3 %", "40 ± 3 %", "1.0%"]
-    assert body[-1][3] == "50.0%"
+    assert chances["its shape"] == "12.5" and chances["its tint"] == "16.7"  # of 8 and of 6
+    assert body[0] == ["scenes: which of 100 belongs to the text", "90\u00a0±\u00a03", "40\u00a0±\u00a03", "1.0"]
+    assert body[-1][3] == "50.0"
 
 
 def test_the_channels_of_a_latent_lie_beside_the_picture_each_on_its_own_scale():
