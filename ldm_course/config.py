@@ -31,8 +31,9 @@ class UNetConfig:
     `attention[i]` says whether level i, counted from the full resolution down, has self-attention;
     `num_classes` adds an embedding of the class, with one row more than classes: the last means "no label".
     `cross_attention_dim` is the width of a context, such as an encoded text, that each attention then reads as well
-    (`UNet2DConditionModel`'s name for it, chapter 8). `attention_heads` gives heads by level, where their width is not
-    `attention_head_dim` everywhere.
+    (`UNet2DConditionModel`'s name for it, chapter 8); `pooled` adds the mean of its tokens, through a linear layer, to
+    the time embedding, so that each residual block is told the whole (as SDXL and SD 3 add a pooled text).
+    `attention_heads` gives heads by level, where their width is not `attention_head_dim` everywhere.
     `norm_num_groups` leaves some channels to a group at every level: with one channel to a group, the norm takes
     each channel's mean and spread over the picture away, and colours come out as the average of all colours.
     """
@@ -47,6 +48,7 @@ class UNetConfig:
     num_classes: int | None = None
     cross_attention_dim: int | None = None
     attention_heads: tuple[int, ...] | None = None
+    pooled: bool = False
 
     def __post_init__(self):
         for name in ("attention", "attention_heads"):
@@ -57,6 +59,8 @@ class UNetConfig:
                 )
         if self.num_classes is not None and self.cross_attention_dim is not None:
             raise ValueError("num_classes and cross_attention_dim; expected one kind of condition")
+        if self.pooled and self.cross_attention_dim is None:
+            raise ValueError("pooled without cross_attention_dim; there is no context whose mean could be taken")
         attends = (*self.attention[:-1], True)  # below the last level, the middle always does
         for level, width in enumerate(self.block_out_channels):
             divisor = self.attention_head_dim if self.attention_heads is None else self.attention_heads[level]

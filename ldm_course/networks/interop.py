@@ -64,6 +64,7 @@ def _filled(cls: type[nn.Module], config: Any, state: State):
 
 
 _THEIR_NAMES = {".to_out.": ".to_out.0.", ".ff.proj.": ".ff.net.0.proj.", ".ff.out.": ".ff.net.2."}
+_POOLED = ("pooled_embedding.", "class_embedding.")
 
 # The names that attention had in diffusers before 0.15, and in Stable Diffusion's published autoencoder files.
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out"}
@@ -73,7 +74,7 @@ def _to_theirs(state: State) -> dict[str, Tensor]:
     def rename(key: str) -> str:
         for ours, theirs in _THEIR_NAMES.items():
             key = key.replace(ours, theirs)
-        return key
+        return key.replace(*_POOLED)
 
     return {rename(k): v for k, v in state.items()}
 
@@ -136,6 +137,9 @@ def unet_to_diffusers(model: UNet):
             # what they call so, and document as the width of a head, is the number of heads
             attention_head_dim=tuple(c.heads(level) for level in range(len(c.block_out_channels))),
             use_linear_projection=True,
+            # our mean of the context is what their network takes as class_labels
+            class_embed_type="simple_projection" if c.pooled else None,
+            projection_class_embeddings_input_dim=c.cross_attention_dim if c.pooled else None,
         )
     theirs.load_state_dict(_to_theirs(model.state_dict()))
     return theirs.eval()

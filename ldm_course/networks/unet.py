@@ -110,6 +110,7 @@ class UNet(nn.Module):
         self.time_embedding = TimestepEmbedding(widths[0], time_width)
         classes = config.num_classes
         self.class_embedding = nn.Embedding(classes + 1, time_width) if classes is not None else None
+        self.pooled_embedding = nn.Linear(config.cross_attention_dim, time_width) if config.pooled else None
         levels = range(len(widths))
         self.down_blocks = nn.ModuleList([DownBlock(config, i, time_width) for i in levels])
         self.mid_block = MidBlock(widths[-1], time_width, config.norm_num_groups, EPS, attention_at(config, -1))
@@ -123,6 +124,8 @@ class UNet(nn.Module):
         if self.class_embedding is not None:
             nothing = torch.full_like(t, self.config.num_classes, dtype=torch.int64)
             emb = emb + self.class_embedding(nothing if condition is None else condition)
+        if self.pooled_embedding is not None:
+            emb = emb + self.pooled_embedding(condition.mean(1))
         time, context = F.silu(emb), None if self.class_embedding is not None else condition
 
         x = self.conv_in(x)

@@ -107,6 +107,24 @@ def test_a_unet_with_a_context_in_both_directions(name):
     assert relative_gap(back(x.double(), t, encoder_hidden_states=context).sample, expected) < TOLERANCE
 
 
+@torch.no_grad()
+def test_the_pooled_context_is_told_as_diffusers_tells_a_projected_vector():
+    config = UNetConfig(
+        block_out_channels=(32, 64), attention=(False, True), norm_num_groups=8, cross_attention_dim=48, pooled=True
+    )
+    ours = random_weights(UNet(config), 5).double().eval()
+    x, t, _ = inputs(3, None)
+    context = torch.randn(5, 11, 48, generator=torch.Generator().manual_seed(2)).double()
+    theirs = interop.unet_to_diffusers(ours).double()
+    told = {"encoder_hidden_states": context, "class_labels": context.mean(1)}
+    expected = theirs(x.double(), t, **told).sample
+    assert relative_gap(ours(x.double(), t, context), expected) < TOLERANCE
+    other = told | {"class_labels": context.mean(1).flip(0)}
+    assert relative_gap(theirs(x.double(), t, **other).sample, expected) > 0.01  # it is read
+    with pytest.raises(ValueError, match="pooled without cross_attention_dim"):
+        UNetConfig(pooled=True)
+
+
 def test_a_unet_with_a_context_needs_it_and_a_foreign_one_is_refused():
     config = UNetConfig(block_out_channels=(32,), attention=(True,), cross_attention_dim=16)
     x, t, _ = inputs(3, None)

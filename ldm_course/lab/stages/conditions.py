@@ -28,7 +28,7 @@ from ...training.trainer import STATE_FILE, Trainer
 from .autoencoders import FIRST_STAGE
 from .base import PREDICTION, SCHEDULE, Run, Stage, minutes, reference_for, save_grid, steady_rate
 from .prompts import KINDS, READER
-from .text2image import SIZE
+from .text2image import SIZE, learning
 
 ENCODER = "clip-64"
 CONDITIONS = {  # what the network reads
@@ -124,7 +124,7 @@ def _trainer(run: Run, name: str, scenes: Pictures, latents: Latents, clip: CLIP
     how = {"encoder": clip.text, "words": clip.config.words} if name == "frozen CLIP" else {"text": text}
     if name == "bag of words":
         how = {"text": text.as_bag()}
-    config = run.train_config(images=run.scale.condition_images, seconds=None, compile=False)
+    config = learning(run, run.scale.condition_images, seconds=None)
     levels, told = make_schedule(SCHEDULE), _told(name, scenes)
     return denoiser_trainer(
         latents, run.profile.condition_unet, config, levels, PREDICTION, captions=told, **how, **options
