@@ -23,6 +23,7 @@ ASIDE = {  # read when one needs them
     "prompts.py",
     "scenes.py",
     "shapes.py",
+    "superresolution.py",
 }
 
 

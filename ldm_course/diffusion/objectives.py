@@ -148,17 +148,19 @@ class DenoisingObjective(Objective):
         eps = rng.normal(*x0.shape[1:])
         t = rng.integers(self.schedule.T)
         xt = add_noise(x0, eps, t, self.schedule)
-        told = () if self.condition is None else (self._told(indices, rng),)
-        pred = model(xt, t, *told)
+        pred = model(xt, t, *self.told(x0, indices, rng))
         return {"loss": F.mse_loss(pred.float(), target(x0, eps, t, self.schedule, self.prediction))}
 
-    def _told(self, indices: Tensor, rng: BatchRandom) -> Tensor:
-        """Classes (B,) or tokens (B, L) of these pictures, some of them replaced by nothing."""
+    def told(self, x0: Tensor, indices: Tensor, rng: BatchRandom) -> tuple[Tensor, ...]:
+        """What the network is told of x0, the pictures `indices`, beside xt and t: classes (B,) or tokens (B, L), some
+        of them replaced by nothing."""
+        if self.condition is None:
+            return ()
         asked = self.condition[indices.to(self.condition.device)]
         forgotten = rng.uniform() < self.dropout
         if asked.ndim == 3:
             asked = asked[torch.arange(len(asked), device=asked.device), rng.integers(asked.shape[1])]
-        return torch.where(forgotten.view(-1, *[1] * (asked.ndim - 1)), self.nothing, asked)
+        return (torch.where(forgotten.view(-1, *[1] * (asked.ndim - 1)), self.nothing, asked),)
 
 
 @torch.no_grad()

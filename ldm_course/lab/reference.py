@@ -25,6 +25,7 @@ from .profiles import Profile
 from .records import code_state, figure, is_finished, load_record, make_record, place, save_record, state
 from .stages import (
     autoencoders,
+    cascade,
     clip,
     comparison,
     conditions,
@@ -54,6 +55,7 @@ def _all() -> Iterator[Stage]:
     yield from (*comparison.STAGES, *texture.STAGES)
     yield from (*text2image.STAGES, *obedience.STAGES, *prompts.STAGES, *clip.STAGES, *conditions.STAGES)
     yield from denoisers.DRAWINGS
+    yield from cascade.STAGES
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)
 

@@ -17,8 +17,10 @@ from ..data.pictures import Crops, Pictures
 from ..denoiser import Denoiser
 from ..diffusion.objectives import BatchRandom, DenoisingObjective, draw
 from ..diffusion.schedules import Schedule
+from ..diffusion.superresolution import SuperResolutionObjective
 from ..networks.autoencoder import Autoencoder
 from ..networks.clip import CLIP
+from ..networks.superresolution import SuperResolutionUNet
 from ..networks.text import SPECIAL, TextEncoder, TextUNet, vocabulary
 from ..networks.unet import UNet
 from ..spaces import LatentSpace, PixelSpace
@@ -122,6 +124,20 @@ def denoiser_trainer(
         **told,
     )
     return Trainer(model, objective, config, **trainer)
+
+
+def super_resolution_trainer(
+    data: Pictures, network: UNetConfig, config: TrainConfig, schedule: Schedule, prediction: str, **trainer
+) -> Trainer:
+    """A trainer for a denoiser of pictures that is told them at half their side (chapter 9). ValueError: an odd side,
+    or one that the network cannot halve often enough."""
+    channels = data.images.shape[1]
+    network = replace(network, in_channels=2 * channels + 1, out_channels=channels, num_classes=None)
+    factor = max(2, 2 ** (len(network.block_out_channels) - 1))
+    if data.size % factor:
+        raise ValueError(f"pictures of {data.size} a side; expected a multiple of {factor}, so take another size")
+    model = seeded(config.seed, SuperResolutionUNet, network)
+    return Trainer(model, SuperResolutionObjective(data, schedule, prediction, flip=config.flip), config, **trainer)
 
 
 def _in_one_list(captions: Sequence[str] | Sequence[Sequence[str]]) -> tuple[list[str], bool]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 
@@ -1054,3 +1055,47 @@ def test_control_is_judged_of_what_has_learnt_and_by_enough_pictures(store):
         assert judged("C8.3").verdict == REFINED
     with verdicts.under(half=0.99):
         assert judged("C8.3").verdict == REFUTED
+
+
+def one_network(marks):
+    """Points of a pixel network's training, by (FLOPs, images, KD-E)."""
+    points = [
+        {"flops": flops, "images": images, "quality": {"kd_e": kd_e, "kd_e_error": 0.003, "n_generated": 1000}}
+        for flops, images, kd_e in marks
+    ]
+    return {"points": points, "data": {"train": 1000}}
+
+
+def staged(kd_e, epochs=25, n=1000):
+    rows = [
+        {"options": {"steps": steps} | more, "quality": {"kd_e": kd, "kd_e_error": 0.004, "n_generated": n}}
+        for steps, kd, more in (((50, 25, 25), kd_e, {}), ((5, 5, 5), 0.5, {}), ((50, 25, 25), 0.01, {"real": True}))
+    ]
+    return {"training": {"flops": 100, "epochs": epochs}, "rows": rows}
+
+
+@pytest.mark.parametrize(
+    "kd_e, verdict, says",
+    [
+        (0.080, CONFIRMED, "KD-E 0.080 by 50 \\+ 25 \\+ 25 steps, against 0.100 by one network that had spent 90%"),
+        (0.120, REFUTED, "KD-E 0.120"),
+        (0.108, REFINED, "KD-E 0.108"),  # 0.008 is less than twice the hypotenuse of 3 and 4
+    ],
+)
+def test_a_cascade_is_held_against_one_network_that_spent_no_more(store, kd_e, verdict, says):
+    marks = [(45, 12_000, 0.3), (90, 24_000, 0.1), (180, 48_000, 0.01)]
+    store("denoiser-emoji-64-pixel", one_network(marks))
+    store("cascade-emoji-64", staged(kd_e))
+    found = judged("C9.2")
+    assert found.verdict == verdict and re.match(says, found.found)
+
+
+def test_a_cascade_that_has_learnt_little_is_not_judged(store):
+    store("denoiser-emoji-64-pixel", one_network([(90, 24_000, 0.1)]))
+    for kept, missing in ((staged(0.08, epochs=7), "7 epochs"), (staged(0.08, n=250), "250 pictures")):
+        store("cascade-emoji-64", kept)
+        found = judged("C9.2")
+        assert found.verdict == NOT_HERE and missing in found.found
+    store("cascade-emoji-64", staged(0.08))
+    store("denoiser-emoji-64-pixel", one_network([(101, 24_000, 0.1)]))
+    assert "no mark at so few" in judged("C9.2").found
