@@ -43,7 +43,7 @@ from .stages import (
 )
 from .stages.base import Run, Stage, names_of, record_name, went_on_from
 
-SMALL = 4 * 2**20  # bytes: larger weights stay out of the repository
+SMALL = 8 * 2**20  # bytes: larger weights stay out of the repository
 ALL_WEIGHTS = 24 * 2**20  # bytes of all the repository's weights together
 
 
