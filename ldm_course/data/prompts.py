@@ -2,7 +2,7 @@
 
 `parse` is the inverse of `scenes.caption`, and reads shorter prompts as well: all but the shapes may be left out, and
 what is not said is None, so that nobody asks a picture for it. `held_out` is the course's test of composition: a model
-that has seen red things and circles, but never a red circle, is asked for one.
+that has seen blue things and stars, but no scene with a blue star, is asked for one.
 """
 
 from __future__ import annotations
@@ -127,6 +127,13 @@ class _Words:
 def held_out(scene: Scene | Prompt) -> bool:
     """Whether any of its things is of a pair of shape and colour in HELD_OUT_PAIRS."""
     return any((thing.shape, thing.colour) in HELD_OUT_PAIRS for thing in scene.things)
+
+
+def new_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Those of HELD_OUT_PAIRS, (shape, colour) in order, that none of these drawings' names has: a model that was
+    trained on emoji as well knows a red circle from there."""
+    known = [set(name.split()) for name in names]
+    return sorted(pair for pair in HELD_OUT_PAIRS if not any(known_of >= set(pair) for known_of in known))
 
 
 def without_held_out(captions: Sequence[str]) -> torch.Tensor:

@@ -134,3 +134,12 @@ def test_a_shortened_prompt_says_its_shapes_and_what_is_asked_for():
     assert prompts.shortened(whole, prompts.SAID) == whole
     alone = parse("a large yellow circle in the centre on a plain navy background")
     assert str(prompts.shortened(alone, ("size", "place"))) == "a large circle in the centre"
+
+
+def test_a_pair_that_is_a_drawing_is_not_new():
+    drawings = load_data("emoji", 32)
+    new = prompts.new_pairs(drawings.captions)
+    assert set(new) < prompts.HELD_OUT_PAIRS and new == sorted(new)
+    assert prompts.HELD_OUT_PAIRS - set(new) == {("circle", "red"), ("square", "orange"), ("heart", "purple")}
+    assert prompts.new_pairs([]) == sorted(prompts.HELD_OUT_PAIRS)
+    assert ("star", "blue") not in prompts.new_pairs(["blue glowing star"])

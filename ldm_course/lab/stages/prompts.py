@@ -1,14 +1,15 @@
 """Stage: does the trained network draw what the words say, and what does guidance do to it? (chapter 8)
 
-Scenes are judged by the detector (`measure.obedience`), with pairs of shape and colour that the network was trained on,
-and with pairs that it never saw. Emoji are judged by the drawing that is nearest: is it the one that was asked for?
+Scenes are judged by the detector (`measure.obedience`): with pairs of shape and colour that the network was trained on,
+and with pairs that it never saw, in no scene and no drawing. Emoji are judged by the drawing that is nearest: is it the
+one that was asked for?
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 
 import torch
@@ -18,7 +19,7 @@ from ... import checkpoints
 from ...data import emoji
 from ...data.loaders import load_data
 from ...data.pictures import Pictures
-from ...data.prompts import held_out, parse
+from ...data.prompts import HELD_OUT_PAIRS, new_pairs, parse
 from ...denoiser import Denoiser
 from ...files import written_whole
 from ...measure import detection, distances, obedience
@@ -42,7 +43,7 @@ def prompts(run: Run) -> dict:
     drawings, scenes = training_set(run)
     reference = reference_for(run, scenes)
     reader, _ = checkpoints.load_model(run.weights(READER), run.device)
-    asked = _captions(max(8, run.profile.eval_count // (4 * EACH)), run.scale.limit)
+    asked = _captions(max(8, run.profile.eval_count // (4 * EACH)), run.scale.limit, new_pairs(drawings.captions))
     rows = json.loads(kept.read_text()) if kept.is_file() else []
     done = [row["sampler"] | {"kind": row["kind"]} for row in rows]
 
@@ -83,12 +84,15 @@ def _plan() -> Iterator[dict]:
     yield from {tuple(sorted(row.items())): row for row in plan}.values()
 
 
-def _captions(count: int, limit: int | None) -> dict[str, list[str]]:
-    """Of scenes that nobody was trained on: `count` with pairs that were seen in others, and `count` with new ones."""
-    captions = load_data("scenes", SIZE, "test", limit=min(limit or 16 * count, 16 * count)).captions
+def _captions(count: int, limit: int | None, new: Collection[tuple[str, str]]) -> dict[str, list[str]]:
+    """Of scenes that nobody was trained on: `count` with pairs that were seen in others, and `count` with some of the
+    pairs `new`; none with a held-out pair that is not."""
+    captions = load_data("scenes", SIZE, "test", limit=min(limit or 32 * count, 32 * count)).captions
     found: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for caption in captions:
-        found["new" if held_out(parse(caption)) else "known"].append(caption)
+        apart = {(thing.shape, thing.colour) for thing in parse(caption).things} & HELD_OUT_PAIRS
+        if apart <= set(new):
+            found["new" if apart else "known"].append(caption)
     return {kind: of[:count] for kind, of in found.items()}
 
 

@@ -30,7 +30,7 @@ SHOWN = (  # prompts of the stage's picture: drawings that are learnt, tones tha
     "woman firefighter medium skin tone",
     "cat face",
     "rocket",
-    "pizza",
+    "blue heart",
     "flag of France",
     "raised fist medium-dark skin tone",
     "a small red star above a large blue square on a plain cream background",
