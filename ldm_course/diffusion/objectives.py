@@ -146,11 +146,18 @@ class DenoisingObjective(Objective):
     def __call__(self, model, indices, rng, critic=None):
         x0 = draw(self.data, indices, rng, self.flip)
         eps = rng.normal(*x0.shape[1:])
-        t = rng.integers(self.schedule.T)
+        t = self.times(rng)
         xt = add_noise(x0, eps, t, self.schedule)
         told = () if self.condition is None else (self._told(indices, rng),)
         pred = model(xt, t, *told)
-        return {"loss": F.mse_loss(pred.float(), target(x0, eps, t, self.schedule, self.prediction))}
+        return {"loss": self.loss(pred.float(), target(x0, eps, t, self.schedule, self.prediction), t)}
+
+    def times(self, rng: BatchRandom) -> Tensor:
+        """The indices of the noise levels of a batch, int64 `(rows,)`."""
+        return rng.integers(self.schedule.T)
+
+    def loss(self, pred: Tensor, wanted: Tensor, t: Tensor) -> Tensor:
+        return F.mse_loss(pred, wanted)
 
     def _told(self, indices: Tensor, rng: BatchRandom) -> Tensor:
         """Classes (B,) or tokens (B, L) of these pictures, some of them replaced by nothing."""
