@@ -3,7 +3,7 @@
 One U-Net, one trainer, one sampler and one evaluator serve both spaces; what differs between the spaces is visible
 where it is chosen (`spaces`). Each module is one idea, to be read beside the chapter that its docstring names.
 
-The core, in reading order, some 3,500 lines (drawings, scenes, editing and what meets diffusers are read when needed):
+The core, in reading order, some 3,800 lines (drawings, scenes, editing and what meets diffusers are read when needed):
 
 1. `diffusion`: `schedules`, `samplers`, `objectives` - noise, its way back, and what a network is trained on; `editing`
 2. `networks`: `layers`, `unet`, `autoencoder`, `text` - what is trained; `features` judges pictures, `interop` meets

@@ -1,6 +1,6 @@
 """Trained weights: safetensors files with all that is needed to use them inside, and the ones the course ships.
 
-A denoiser's file holds its U-Net's configuration, its schedule, what it predicts, and the space it works in; a
+A denoiser's file holds its network's configuration, its schedule, what it predicts, and the space it works in; a
 latent one names its autoencoder's file, which lies beside it. Nothing here is a pickle.
 """
 
@@ -17,13 +17,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import AutoencoderConfig, CLIPConfig, DetectorConfig, TextUNetConfig, UNetConfig, from_stored
+from .config import AutoencoderConfig, CLIPConfig, DetectorConfig, DiTConfig, TextUNetConfig, UNetConfig, from_stored
 from .denoiser import Denoiser
 from .diffusion.schedules import make_schedule
 from .files import MACHINES, all_finite, home, written_whole
 from .networks.autoencoder import Autoencoder
 from .networks.clip import CLIP
 from .networks.detector import Detector
+from .networks.dit import DiT
 from .networks.text import TextUNet
 from .networks.unet import UNet
 from .spaces import LatentSpace, PixelSpace
@@ -31,14 +32,16 @@ from .spaces import LatentSpace, PixelSpace
 KINDS = {
     "unet": (UNet, UNetConfig),
     "text-unet": (TextUNet, TextUNetConfig),
+    "dit": (DiT, DiTConfig),
     "autoencoder": (Autoencoder, AutoencoderConfig),
     "clip": (CLIP, CLIPConfig),
     "detector": (Detector, DetectorConfig),
 }
-DENOISERS = ("unet", "text-unet")
+DENOISERS = ("unet", "text-unet", "dit")
 _CALLED = {
     UNet: "a U-Net",
     TextUNet: "a U-Net",
+    DiT: "a DiT",
     Autoencoder: "an autoencoder",
     CLIP: "a CLIP",
     Detector: "a detector",

@@ -71,6 +71,11 @@ class UNetConfig:
                     f"attention_heads={self.attention_heads}"
                 )
 
+    @property
+    def multiple(self) -> int:
+        """What the side of an input must be a multiple of."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
     def heads(self, level: int) -> int:
         """Heads of an attention at that level; level -1, the last one's, is the middle's."""
         if self.attention_heads is not None:
@@ -92,6 +97,33 @@ class UNetConfig:
         levels = len(widths)
         attention = tuple(i >= levels - attending and grid // 2**i <= most for i in range(levels))
         return replace(self, block_out_channels=widths, attention=attention, attention_heads=heads)
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """The denoiser that is a transformer (chapter 9): `layers` blocks of `width` channels and `heads` heads, over
+    patches of `patch_size` a side; `num_classes` as in the U-Net."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    patch_size: int = 2
+    width: int = 96
+    layers: int = 10
+    heads: int = 3
+    num_classes: int | None = None
+
+    def __post_init__(self):
+        if self.width % 4 or self.width % self.heads:  # the positions take a quarter each
+            raise ValueError(f"width={self.width}; expected a multiple of 4 and of heads={self.heads}")
+
+    @property
+    def multiple(self) -> int:
+        """What the side of an input must be a multiple of."""
+        return self.patch_size
+
+    def for_channels(self, channels: int) -> DiTConfig:
+        """The same network for pictures, or latents, of another number of channels."""
+        return replace(self, in_channels=channels, out_channels=channels)
 
 
 @dataclass(frozen=True)

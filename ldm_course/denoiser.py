@@ -17,6 +17,7 @@ from .device import native_precision
 from .diffusion import editing
 from .diffusion.samplers import sample, x0_predictor
 from .diffusion.schedules import Schedule
+from .networks.dit import DiT
 from .networks.text import TextUNet
 from .networks.unet import UNet
 from .spaces import LatentSpace, PixelSpace
@@ -54,7 +55,7 @@ class Denoiser:
     condition changes; 1 is no guidance (the papers' w is s - 1).
     """
 
-    model: UNet | TextUNet
+    model: UNet | TextUNet | DiT
     space: PixelSpace | LatentSpace
     schedule: Schedule
     prediction: str

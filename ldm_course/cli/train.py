@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import TrainConfig
 from ..data.loaders import load_data
-from ..diffusion.schedules import make_schedule
+from ..diffusion.schedules import PREDICTIONS, make_schedule
 from ..lab import profiles
 from ..lab.records import slug
 from ..lab.runs import AutoencoderRun, ClipRun, DenoiserRun, check_name, train_run, with_classes
@@ -31,8 +31,8 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("auto", "no", "fp16", "bf16"), default="auto")
     parser.add_argument("--flip", action="store_true", help="mirror half of the pictures")
     parser.add_argument("--unconditional", action="store_true", help="ignore the labels")
-    parser.add_argument("--schedule", choices=("linear", "sqrt_linear", "cosine"), default="cosine")
-    parser.add_argument("--prediction", choices=("eps", "x0", "v"), default="v")
+    parser.add_argument("--schedule", choices=("linear", "sqrt_linear", "cosine", "flow"), default="cosine")
+    parser.add_argument("--prediction", choices=PREDICTIONS, default="v")
     parser.add_argument("--perceptual", type=float, default=0.1, help="weight of the perceptual loss")
     parser.add_argument("--kl", type=float, default=1e-4, help="weight of the KL term")
     parser.add_argument("--adversarial", type=float, default=0.0, help="weight of the patch-adversarial loss")

@@ -146,10 +146,17 @@ class DenoisingObjective(Objective):
     def __call__(self, model, indices, rng, critic=None):
         x0 = draw(self.data, indices, rng, self.flip)
         eps = rng.normal(*x0.shape[1:])
-        t = rng.integers(self.schedule.T)
+        t = self.times(rng)
         xt = add_noise(x0, eps, t, self.schedule)
         pred = model(xt, t, *self.told(x0, indices, rng))
-        return {"loss": F.mse_loss(pred.float(), target(x0, eps, t, self.schedule, self.prediction))}
+        return {"loss": self.loss(pred.float(), target(x0, eps, t, self.schedule, self.prediction), t)}
+
+    def times(self, rng: BatchRandom) -> Tensor:
+        """The indices of the noise levels of a batch, int64 `(rows,)`."""
+        return rng.integers(self.schedule.T)
+
+    def loss(self, pred: Tensor, wanted: Tensor, t: Tensor) -> Tensor:
+        return F.mse_loss(pred, wanted)
 
     def told(self, x0: Tensor, indices: Tensor, rng: BatchRandom) -> tuple[Tensor, ...]:
         """What the network is told of x0, the pictures `indices`, beside xt and t: classes (B,) or tokens (B, L), some

@@ -187,7 +187,7 @@ def x0_predictor(
     """All that a sampler asks of a network: predict_x0(xt, t), its guess at the clean picture from xt (B, ...).
 
     - `model`: called as model(xt, t), or model(xt, t, condition) if there is one, with t int64 (B,); returns its
-      `prediction`, 'eps', 'x0' or 'v', shaped like xt. What it predicts has no default: a wrong one draws rubbish.
+      `prediction`, one of PREDICTIONS, shaped like xt. What it predicts has no default: a wrong one draws rubbish.
     - `clip_x0`: whether the guess is clamped to [-1, 1]. True for pixels; False for latents, whose range is another.
       It has no default, because it is the one choice in which the two spaces differ.
     - `condition`: what the network is told beside xt, (B, ...), handed on unread: class indices, or embedded text;

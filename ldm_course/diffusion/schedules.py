@@ -1,4 +1,4 @@
-"""Noise schedules, the forward process, and the three things a network may predict (chapter 0).
+"""Noise schedules, the forward process, and the things a network may predict (chapters 0 and 9).
 
 The papers count noise levels t = 1..T and put the clean picture at t = 0. Code counts from zero: index
 t = 0..T-1 is the papers' t + 1, so `alpha_bar[0]` is already a little noisy, and the clean picture, for
@@ -7,7 +7,8 @@ which alpha_bar = 1, has no index.
 Tables are float64 and stay on the CPU; results come in the picture's dtype, on the picture's device.
 
 Papers: DDPM, Ho et al. 2020 (2006.11239); Improved DDPM, Nichol & Dhariwal 2021 (2102.09672); progressive
-distillation, Salimans & Ho 2022 (2202.00512); simple diffusion, Hoogeboom et al. 2023 (2301.11093).
+distillation, Salimans & Ho 2022 (2202.00512); simple diffusion, Hoogeboom et al. 2023 (2301.11093); rectified flow,
+Liu et al. 2022 (2209.03003); flow matching, Lipman et al. 2022 (2210.02747); SD 3, Esser et al. 2024 (2403.03206).
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-PREDICTIONS = ("eps", "x0", "v")
+PREDICTIONS = ("eps", "x0", "v", "u")
 
 # (first beta, last beta) at T = 1000, as published: DDPM section 4, and Stable Diffusion's configuration.
 BETA_RANGE = {"linear": (1e-4, 0.02), "sqrt_linear": (0.00085, 0.012)}
+
+LEAST_SIGNAL = 1e-6  # of a flow at its end, where there should be none: alpha_bar stays above 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +124,8 @@ def make_schedule(
     - `sqrt_linear`: sqrt(beta) rises linearly, beta from 0.00085 to 0.012 (Stable Diffusion; diffusers calls
       it "scaled_linear", and the latent-diffusion code calls it "linear").
     - `cosine`: alpha_bar is a squared cosine, beta at most 0.999 (Improved DDPM eq. 17).
+    - `flow`: the noise levels of rectified flow, y = (1 - s) x0 + s eps at s = 1/T, 2/T ... 1. Divided by the root of
+      (1 - s)^2 + s^2, y keeps the variance like all the others here; `flow` has the way back.
 
     The published betas are for T = 1000. For another T they are multiplied by 1000 / T, so that about the
     same signal is left at the end; `beta_start` and `beta_end`, when given, are taken as they are.
@@ -128,7 +133,7 @@ def make_schedule(
     `shift` multiplies the noise-to-signal ratio noise_scale / signal_scale at every level, hence divides the
     SNR by shift squared. A larger picture survives the same noise better, because neighbouring pixels repeat
     each other: size / 64 is the choice of Hoogeboom et al. 2023, section 3.1, for a schedule tuned at
-    64 x 64 pixels.
+    64 x 64 pixels. Of a flow it makes s into shift s / (1 + (shift - 1) s), which is SD 3's.
 
     Raises ValueError for an unknown name, T < 1, shift <= 0, or betas outside (0, 1).
     """
@@ -136,10 +141,10 @@ def make_schedule(
         raise ValueError(f"T={T}; expected a whole number of noise levels, at least 1")
     if not shift > 0:
         raise ValueError(f"shift={shift}; expected a positive factor, 1 for no shift")
-    if name == "cosine":
+    if name in ("cosine", "flow"):
         if beta_start is not None or beta_end is not None:
-            raise ValueError("the cosine schedule has no beta_start or beta_end; leave them out")
-        beta = _cosine_beta(T)
+            raise ValueError(f"the {name} schedule has no beta_start or beta_end; leave them out")
+        alpha_bar = (1 - _cosine_beta(T)).cumprod(0) if name == "cosine" else _flow_alpha_bar(T)
     elif name in BETA_RANGE:
         first, last = (b * 1000 / T for b in BETA_RANGE[name])
         first = first if beta_start is None else beta_start
@@ -152,9 +157,9 @@ def make_schedule(
             beta = torch.linspace(first, last, T, dtype=torch.float64)
         else:
             beta = torch.linspace(first**0.5, last**0.5, T, dtype=torch.float64) ** 2
+        alpha_bar = (1 - beta).cumprod(0)
     else:
-        raise ValueError(f"schedule {name!r} is unknown; expected 'linear', 'sqrt_linear' or 'cosine'")
-    alpha_bar = (1 - beta).cumprod(0)
+        raise ValueError(f"schedule {name!r} is unknown; expected 'linear', 'sqrt_linear', 'cosine' or 'flow'")
     alpha_bar = alpha_bar / (alpha_bar + shift**2 * (1 - alpha_bar))  # the alpha_bar whose SNR is 1/shift^2 as large
     return Schedule(alpha_bar, name, shift)
 
@@ -164,6 +169,12 @@ def _cosine_beta(T: int) -> Tensor:
     u = torch.arange(T + 1, dtype=torch.float64) / T
     f = torch.cos((u + 0.008) / 1.008 * torch.pi / 2) ** 2
     return (1 - f[1:] / f[:-1]).clamp(max=0.999)
+
+
+def _flow_alpha_bar(T: int) -> Tensor:
+    """(1 - s)^2 / ((1 - s)^2 + s^2): SD 3's section 3, its signal and noise as shares of the variance."""
+    signal = (1 - torch.arange(1, T + 1, dtype=torch.float64) / T).clamp(min=LEAST_SIGNAL)
+    return signal**2 / (signal**2 + (1 - signal) ** 2)
 
 
 def add_noise(x0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
@@ -179,25 +190,32 @@ def target(x0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule, predict
     """What the network should have said at index t, (B, C, H, W).
 
     'eps': the noise, DDPM eq. 14. 'x0': the clean picture. 'v': signal_scale * eps - noise_scale * x0, the
-    velocity on the circle between the two (Salimans & Ho 2022, section 4 and appendix D).
+    velocity on the circle between the two (Salimans & Ho 2022, section 4 and appendix D). 'u': eps - x0, the velocity
+    on the straight line between them (Lipman et al. 2022; Liu et al. 2022), at every t the same.
     """
     check_prediction(prediction)
     if prediction == "eps":
         return eps
     if prediction == "x0":
         return x0
+    if prediction == "u":
+        return eps - x0
     signal, noise = schedule.scales(t, x0)
     return (signal * eps - noise * x0).to(x0.dtype)
 
 
 def to_x0(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, prediction: str) -> Tensor:
-    """The clean picture that a prediction implies at xt: DDPM eq. 15 for eps, Salimans & Ho app. D for v."""
+    """The clean picture that a prediction implies at xt: DDPM eq. 15 for eps, Salimans & Ho app. D for v.
+
+    For u, xt = signal_scale x0 + noise_scale (x0 + u), solved for x0.
+    """
     check_prediction(prediction)
     if prediction == "x0":
         return pred.to(xt.dtype)
     signal, noise = schedule.scales(t, xt)
-    x0 = (xt - noise * pred) / signal if prediction == "eps" else signal * xt - noise * pred
-    return x0.to(xt.dtype)
+    if prediction == "v":
+        return (signal * xt - noise * pred).to(xt.dtype)
+    return ((xt - noise * pred) / (signal if prediction == "eps" else signal + noise)).to(xt.dtype)
 
 
 def to_eps(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, prediction: str) -> Tensor:
@@ -206,8 +224,11 @@ def to_eps(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, predic
     if prediction == "eps":
         return pred.to(xt.dtype)
     signal, noise = schedule.scales(t, xt)
-    eps = (xt - signal * pred) / noise if prediction == "x0" else noise * xt + signal * pred
-    return eps.to(xt.dtype)
+    if prediction == "v":
+        return (noise * xt + signal * pred).to(xt.dtype)
+    if prediction == "u":
+        return ((xt + signal * pred) / (signal + noise)).to(xt.dtype)
+    return ((xt - signal * pred) / noise).to(xt.dtype)
 
 
 def to_v(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, prediction: str) -> Tensor:
@@ -216,6 +237,8 @@ def to_v(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, predicti
     if prediction == "v":
         return pred.to(xt.dtype)
     signal, noise = schedule.scales(t, xt)
+    if prediction == "u":
+        return ((pred + (signal - noise) * xt) / (signal + noise)).to(xt.dtype)
     v = (pred - noise * xt) / signal if prediction == "eps" else (signal * xt - pred) / noise
     return v.to(xt.dtype)
 
@@ -223,4 +246,4 @@ def to_v(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, predicti
 def check_prediction(prediction: str) -> None:
     """ValueError unless it is one of PREDICTIONS."""
     if prediction not in PREDICTIONS:
-        raise ValueError(f"prediction={prediction!r}; expected 'eps', 'x0' or 'v'")
+        raise ValueError(f"prediction={prediction!r}; expected 'eps', 'x0', 'v' or 'u'")

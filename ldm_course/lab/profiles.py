@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..config import AutoencoderConfig, CLIPConfig, TextConfig, UNetConfig
+from ..config import AutoencoderConfig, CLIPConfig, DiTConfig, TextConfig, UNetConfig
 
 STEPS = (5, 10, 20, 50, 100, 250, 1000)  # of the sampling tables
 
@@ -28,8 +28,9 @@ class Scale:
     and `structures` each of those that learn nothing but fine structures; `texture_images` each of the trainings that
     tell what texture does (None: as many as the stage's time allows), `text_images` the denoiser that reads texts,
     `clip_images` each CLIP, `condition_images` each of the denoisers that tell what a condition does, `cascade_images`
-    the cascade's largest stage, twice as many the next smaller one, and so on, and `detector_scenes` the network that
-    reads pictures of scenes.
+    the cascade's largest stage, twice as many the next smaller one, and so on, `flow_images` each of the flows and
+    transformers, which draw by `flow_evaluations` of the network, and `detector_scenes` the network that reads pictures
+    of scenes.
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
     `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
@@ -50,6 +51,8 @@ class Scale:
     clip_images: int = 60_000
     condition_images: int = 40_000
     cascade_images: int = 6_000
+    flow_images: int = 16_000
+    flow_evaluations: tuple[int, ...] = (5, 10, 20, 50)
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
@@ -77,9 +80,10 @@ class Profile:
     `unet` serves both spaces, with the space's own channels, and `batch_size` both denoisers; the autoencoder has its
     own, or the same (None). `text_unet` reads texts through `text`, in latents of pictures of 64 a side, and
     `condition_unet` is told in several ways what to draw: both see `text_batch_size` at once, few on two cores, since
-    words take many steps to be learnt. `clip` sees `clip_batch_size` pairs at once, and is to tell each from all
-    others. `budget` is what the comparison grants each space for training, in seconds, the autoencoder
-    included. `eval_count` pictures are made for each distance, `ddpm_count` for the sampler of 1000 steps, the slowest;
+    words take many steps to be learnt. `dit` serves both spaces too, its patches as the stage says: in latents, with
+    patches of 2, it costs what `unet` does. `clip` sees `clip_batch_size` pairs at once, and is to tell each from all
+    others. `budget` is what the comparison grants each space for training, in seconds, the autoencoder included.
+    `eval_count` pictures are made for each distance, `ddpm_count` for the sampler of 1000 steps, the slowest;
     `match_steps` DDIM steps at the matched budgets. `limit` is the most pictures that are used, None for all. `scale`
     is how far the reference stages go.
     """
@@ -91,6 +95,7 @@ class Profile:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     text_unet: UNetConfig = _TEXT_UNET
     condition_unet: UNetConfig = _CONDITION_UNET
+    dit: DiTConfig = field(default_factory=DiTConfig)
     text: TextConfig = _TEXT
     clip: CLIPConfig = _CLIP
     text_batch_size: int = 32
@@ -122,6 +127,7 @@ PROFILES = {
         autoencoder=_SMALL_AUTOENCODER,
         text_unet=_SMALL_UNET,
         condition_unet=_SMALL_UNET,
+        dit=DiTConfig(width=32, layers=2, heads=2),
         text=TextConfig(width=32, layers=1),
         clip=CLIPConfig(TextConfig(width=32, layers=1, causal=True), block_out_channels=(16, 32), width=16),
         text_batch_size=16,
@@ -151,6 +157,8 @@ PROFILES = {
             clip_images=64,
             condition_images=48,
             cascade_images=16,
+            flow_images=48,
+            flow_evaluations=(3,),
             limit=256,
             sides=(32, 64),
             call_seconds=1.0,
@@ -195,6 +203,7 @@ PROFILES = {
             clip_images=400_000,
             condition_images=160_000,
             cascade_images=72_000,
+            flow_images=80_000,
             long=True,
             seeds=3,
         ),
@@ -210,7 +219,13 @@ PROFILES = {
         reference_count=4096,
         ddpm_count=128,
         match_steps=50,
-        scale=Scale(images=1_000_000, clip_images=300_000, condition_images=320_000, cascade_images=150_000),
+        scale=Scale(
+            images=1_000_000,
+            clip_images=300_000,
+            condition_images=320_000,
+            cascade_images=150_000,
+            flow_images=320_000,
+        ),
     ),
     # the course's networks, which two cores can sample from, trained on one large GPU until they have learnt
     "reference": Profile(
@@ -243,6 +258,7 @@ PROFILES = {
             clip_images=1_200_000,
             condition_images=600_000,
             cascade_images=600_000,
+            flow_images=1_000_000,
             call_seconds=1.5,
         ),
     ),

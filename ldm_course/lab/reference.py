@@ -32,6 +32,7 @@ from .stages import (
     cost,
     denoisers,
     fine_structures,
+    flow,
     obedience,
     perception,
     prompts,
@@ -54,8 +55,7 @@ def _all() -> Iterator[Stage]:
     yield from (*autoencoders.PHOTOGRAPHS, *denoisers.PHOTOGRAPHS, *sampling.STAGES)
     yield from (*comparison.STAGES, *texture.STAGES)
     yield from (*text2image.STAGES, *obedience.STAGES, *prompts.STAGES, *clip.STAGES, *conditions.STAGES)
-    yield from denoisers.DRAWINGS
-    yield from cascade.STAGES
+    yield from (*flow.STAGES, *denoisers.DRAWINGS, *cascade.STAGES)
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)
 

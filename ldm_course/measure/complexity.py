@@ -9,7 +9,7 @@ Five quantities that are easily taken for one another, and never are here:
 - *FLOP/s*: a rate, of a machine; see `timing`, which has everything that needs a clock.
 
 FLOPs are had in two ways that must agree to the last one: counted while a network runs (`count_flops`), and
-from a formula (`unet_flops`, `autoencoder_flops`). Both count the products (convolutions, linear layers,
+from a formula (`unet_flops`, `dit_flops`, `autoencoder_flops`). Both count the products (convolutions, linear layers,
 attention), as is usual, and not what is done to each value once: norms, activations, sums, softmax.
 """
 
@@ -26,7 +26,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config import AutoencoderConfig, UNetConfig
+from ..config import AutoencoderConfig, DiTConfig, UNetConfig
+from ..networks.dit import TIME_WIDTH
 
 # ---------------------------------------------------------------------------------------------- sizes
 
@@ -220,6 +221,21 @@ def unet_flops(config: UNetConfig, size: int, batch: int = 1, backward: bool = F
         if level > 0:
             cost += _conv(width, width, places[level - 1])
     cost += _conv(stream, config.out_channels, places[0])
+    return batch * (3 * cost - first if backward else cost)
+
+
+def dit_flops(config: DiTConfig, size: int, batch: int = 1, backward: bool = False) -> Flops:
+    """FLOPs of one call of `DiT(config)` on `batch` inputs of `size` x `size`; with its `backward` pass if asked.
+
+    As exact as `unet_flops`. With N tokens of width d, a block costs 24 N d^2 in linear layers, 4 N^2 d in attention,
+    and 12 d^2 for what time and class say to it. ValueError: a size that is no multiple of the patches'.
+    """
+    d, p, side = config.width, config.patch_size, size // _divisible(size, config.patch_size, "the DiT")
+    tokens = side**2
+    first = _conv(config.in_channels, d, tokens, kernel=p) + _linear(TIME_WIDTH, d)
+    block = _attention(d, tokens) + 2 * _linear(d, 4 * d, tokens) + _linear(d, 6 * d)
+    last = _linear(d, 2 * d) + _linear(d, p**2 * config.out_channels, tokens)
+    cost = first + _linear(d, d) + config.layers * block + last
     return batch * (3 * cost - first if backward else cost)
 
 

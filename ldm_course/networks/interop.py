@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import AutoencoderConfig, TextConfig, UNetConfig
+from ..config import AutoencoderConfig, DiTConfig, TextConfig, UNetConfig
 from ..files import all_finite
 from . import foreign
 from .autoencoder import Autoencoder
+from .dit import DiT
 from .text import TextEncoder
 from .unet import UNet
 
@@ -159,6 +160,75 @@ def unet_from_state(config: UNetConfig, state: State) -> UNet:
     # where they project by 1x1 convolutions, the same by linear layers
     flat = {k: v.flatten(1) if re.search(r"\.proj_(in|out)\.weight$", k) else v for k, v in state.items()}
     return _filled(UNet, config, _to_ours(flat))
+
+
+# Of a DiT of theirs: each block has an embedding of time and class of its own, ours has one for all.
+_THEIR_EMBEDDING = "transformer_blocks.{}.norm1.emb."
+_EMBEDDINGS = {"time_embedding.": "timestep_embedder.", "class_embedding.": "class_embedder.embedding_table."}
+_DIT_IS = {  # what ours is, and theirs may be
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "norm_type": "ada_norm_zero",
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-5,
+}
+
+
+def dit_to_diffusers(model: DiT, size: int):
+    """Our DiT, for inputs of `size` a side, as a `diffusers.DiTTransformer2DModel` with the same weights, in evaluation
+    mode. ValueError: it has no classes, as theirs always has."""
+    from diffusers import DiTTransformer2DModel
+
+    c = model.config
+    if c.num_classes is None:
+        raise ValueError("a DiTTransformer2DModel has classes, and this DiT has none; build it with num_classes")
+    theirs = DiTTransformer2DModel(
+        num_attention_heads=c.heads,
+        attention_head_dim=c.width // c.heads,
+        in_channels=c.in_channels,
+        out_channels=c.out_channels,
+        num_layers=c.layers,
+        sample_size=size,
+        patch_size=c.patch_size,
+        num_embeds_ada_norm=c.num_classes,
+        **_DIT_IS,
+    )
+    state = _to_theirs(model.state_dict())
+    for ours, name in _EMBEDDINGS.items():
+        for key in [k for k in state if k.startswith(ours)]:
+            value = state.pop(key)
+            state |= {_THEIR_EMBEDDING.format(i) + name + key.removeprefix(ours): value for i in range(c.layers)}
+    theirs.load_state_dict(state)
+    return theirs.eval()
+
+
+def dit_from_diffusers(theirs) -> DiT:
+    """A `diffusers.DiTTransformer2DModel`, such as the published DiT-XL/2, as our DiT, for inputs of any size.
+
+    ValueError: it has parts that ours does not, or blocks whose embeddings of time and class differ.
+    """
+    c = theirs.config
+    for name, ours in _DIT_IS.items():
+        if c[name] != ours:
+            raise ValueError(f"{name}={c[name]!r} in this DiTTransformer2DModel; ours can only be {ours!r}")
+    config = DiTConfig(
+        in_channels=c["in_channels"],
+        out_channels=theirs.out_channels,
+        patch_size=c["patch_size"],
+        width=theirs.inner_dim,
+        layers=c["num_layers"],
+        heads=c["num_attention_heads"],
+        num_classes=c["num_embeds_ada_norm"],
+    )
+    state = _copied(theirs)
+    for ours, name in _EMBEDDINGS.items():
+        first = _THEIR_EMBEDDING.format(0) + name
+        for key in [k.removeprefix(first) for k in state if k.startswith(first)]:
+            each = [state.pop(_THEIR_EMBEDDING.format(i) + name + key) for i in range(config.layers)]
+            if not all(torch.equal(value, each[0]) for value in each):
+                raise ValueError("the blocks' embeddings of time and class differ; our DiT has one for all")
+            state[ours + key] = each[0]
+    return _filled(DiT, config, _to_ours(state))
 
 
 def autoencoder_to_diffusers(model: Autoencoder):

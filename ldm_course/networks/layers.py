@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
-def timestep_embedding(t: Tensor, width: int) -> Tensor:
-    """Sinusoids of t (DDPM, appendix B): `(B,)` to `(B, width)`, cosines first, periods from 2π to 2π·10⁴."""
+def timestep_embedding(t: Tensor, width: int, last: int = 0) -> Tensor:
+    """Sinusoids of t (DDPM, appendix B): `(B,)` to `(B, width)`, cosines first, periods from 2π to 2π·10⁴, which comes
+    after the last of them, or with `last` 1 is the last."""
     half = width // 2
-    rate = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
+    rate = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device, dtype=torch.float32) / (half - last))
     angle = t.float()[:, None] * rate
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
@@ -98,12 +99,12 @@ class CrossAttention(nn.Module):
     Each of the N positions gets a weighted mean of L values. Without a context, x reads itself.
     """
 
-    def __init__(self, channels: int, heads: int, context_width: int | None = None):
+    def __init__(self, channels: int, heads: int, context_width: int | None = None, bias: bool = False):
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(channels, channels, bias=False)
-        self.to_k = nn.Linear(context_width or channels, channels, bias=False)
-        self.to_v = nn.Linear(context_width or channels, channels, bias=False)
+        self.to_q = nn.Linear(channels, channels, bias=bias)
+        self.to_k = nn.Linear(context_width or channels, channels, bias=bias)
+        self.to_v = nn.Linear(context_width or channels, channels, bias=bias)
         self.to_out = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

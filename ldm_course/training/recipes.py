@@ -6,12 +6,12 @@ The command line, the comparison and the chapters all train through these functi
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 
-from ..config import AutoencoderConfig, CLIPConfig, TextConfig, TextUNetConfig, TrainConfig, UNetConfig
+from ..config import AutoencoderConfig, CLIPConfig, DiTConfig, TextConfig, TextUNetConfig, TrainConfig, UNetConfig
 from ..data.latents import Latents
 from ..data.pictures import Crops, Pictures
 from ..denoiser import Denoiser
@@ -20,6 +20,7 @@ from ..diffusion.schedules import Schedule
 from ..diffusion.superresolution import SuperResolutionObjective
 from ..networks.autoencoder import Autoencoder
 from ..networks.clip import CLIP
+from ..networks.dit import DiT
 from ..networks.superresolution import SuperResolutionUNet
 from ..networks.text import SPECIAL, TextEncoder, TextUNet, vocabulary
 from ..networks.unet import UNet
@@ -77,18 +78,20 @@ def further_trainer(
 
 def denoiser_trainer(
     data: Pictures | Latents,
-    network: UNetConfig,
+    network: UNetConfig | DiTConfig,
     config: TrainConfig,
     schedule: Schedule,
     prediction: str,
     *,
+    objective: Callable[..., DenoisingObjective] = DenoisingObjective,
     captions: Sequence[str] | Sequence[Sequence[str]] | None = None,
     text: TextConfig | None = None,
     encoder: TextEncoder | None = None,
     words: Sequence[str] | None = None,
     **trainer,
 ) -> Trainer:
-    """A trainer for a denoiser of pictures or latents; the network gets the data's channels, classes if it has some.
+    """A trainer for a denoiser of pictures or latents, a U-Net or a DiT, by an `objective` such as `FlowObjective`; the
+    network gets the data's channels, classes if it has some.
 
     With `captions`, one for each picture, or for each the same number, of which one is drawn at a time, it reads them
     through a text encoder, `text`, that is trained with it and knows their words; or through one that was trained
@@ -98,15 +101,17 @@ def denoiser_trainer(
     """
     if config.flip and isinstance(data, Latents):
         raise ValueError("a mirrored latent is not the latent of the mirrored picture; leave flip out for latents")
-    factor = 2 ** (len(network.block_out_channels) - 1)
-    if data.size % factor:
-        what = "latents" if isinstance(data, Latents) else "pictures"
-        raise ValueError(f"{what} of {data.size} a side; this U-Net needs multiples of {factor}, so take another size")
+    kind = DiT if isinstance(network, DiTConfig) else UNet
+    if data.size % (factor := network.multiple):
+        raise ValueError(
+            f"{'latents' if isinstance(data, Latents) else 'pictures'} of {data.size} a side; "
+            f"this {'DiT' if kind is DiT else 'U-Net'} needs multiples of {factor}, so take another size"
+        )
     channels = (data.mean if isinstance(data, Latents) else data.images).shape[1]
     network, told = network.for_channels(channels), {}
-    model: UNet | TextUNet
+    model: UNet | TextUNet | DiT
     if captions is None:
-        model = seeded(config.seed, UNet, network)
+        model = seeded(config.seed, kind, network)
     else:
         texts, several = _in_one_list(captions)
         words = vocabulary(texts) if encoder is None else tuple(words)
@@ -114,16 +119,8 @@ def denoiser_trainer(
         tokens = model.tokenizer(texts)
         told = {"tokens": tokens.unflatten(0, (len(captions), -1)) if several else tokens}
         told["no_tokens"] = model.tokenizer([""])[0]
-    objective = DenoisingObjective(
-        data,
-        schedule,
-        prediction,
-        num_classes=network.num_classes,
-        dropout=config.label_dropout,
-        flip=config.flip,
-        **told,
-    )
-    return Trainer(model, objective, config, **trainer)
+    told |= {"num_classes": network.num_classes, "dropout": config.label_dropout, "flip": config.flip}
+    return Trainer(model, objective(data, schedule, prediction, **told), config, **trainer)
 
 
 def super_resolution_trainer(
