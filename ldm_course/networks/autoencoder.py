@@ -132,8 +132,8 @@ class Autoencoder(nn.Module):
         self.register_buffer("latent_scale", torch.tensor(1.0))
 
     def encode(self, x: Tensor) -> Posterior:
-        """Pictures `(B, 3, H, W)` in [-1, 1] to the posterior over latents `(B, c, H/f, W/f)`; with a codebook, all of it
-        at the latent that is still to be quantised."""
+        """Pictures `(B, 3, H, W)` in [-1, 1] to the posterior over latents `(B, c, H/f, W/f)`; with a codebook, all of
+        it at the latent that is still to be quantised."""
         f = self.config.downsample
         if x.ndim != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % f or x.shape[3] % f:
             raise ValueError(

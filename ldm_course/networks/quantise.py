@@ -1,6 +1,6 @@
 """A codebook in place of a Gaussian: vector quantisation (van den Oord et al. 2017; VQGAN, Esser et al. 2021).
 
-Each vector of the latent is replaced by the nearest of K learnt ones, so that a picture is h·w whole numbers (chapter 9).
+Each vector of a latent is replaced by the nearest of K learnt ones: a picture becomes h·w whole numbers (chapter 9).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ COMMITMENT = 0.25  # β of van den Oord et al., equation 3
 
 
 class Coded(NamedTuple):
-    """Latents after quantisation, `z` `(B, c, h, w)`; which vectors they are, `codes` int64 `(B, h, w)`; and, while the
-    codebook is trained, the `loss` that trains it."""
+    """Latents after quantisation, `z` `(B, c, h, w)`; which vectors they are, `codes` int64 `(B, h, w)`; and, in
+    training, the codebook's `loss`."""
 
     z: Tensor
     codes: Tensor
