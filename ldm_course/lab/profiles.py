@@ -28,7 +28,8 @@ class Scale:
     and `structures` each of those that learn nothing but fine structures; `texture_images` each of the trainings that
     tell what texture does (None: as many as the stage's time allows), `text_images` the denoiser that reads texts,
     `clip_images` each CLIP, `condition_images` each of the denoisers that tell what a condition does, and
-    `detector_scenes` the network that reads pictures of scenes.
+    `detector_scenes` the network that reads pictures of scenes; `latent_crops` each of the autoencoders whose latents
+    are compared, and `latent_images` each of the denoisers of these.
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
     `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
@@ -48,6 +49,8 @@ class Scale:
     detector_scenes: int = 400_000
     clip_images: int = 60_000
     condition_images: int = 40_000
+    latent_crops: int = 50_000
+    latent_images: int = 75_000
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
@@ -64,6 +67,7 @@ class Scale:
 _TEXT = TextConfig(layers=2)
 _CLIP = CLIPConfig(TextConfig(width=96, layers=2, causal=True))
 _TEXT_UNET = UNetConfig(block_out_channels=(48, 96, 144), attention=(False, True, True), attention_head_dim=24)
+_LATENTS_UNET = UNetConfig(block_out_channels=(32, 48, 64))
 _CONDITION_UNET = UNetConfig(block_out_channels=(32, 64, 96), attention=(False, True, True), attention_head_dim=16)
 
 
@@ -73,11 +77,11 @@ class Profile:
 
     `unet` serves both spaces, with the space's own channels, and `batch_size` both denoisers; the autoencoder has its
     own, or the same (None). `text_unet` reads texts through `text`, in latents of pictures of 64 a side, and
-    `condition_unet` is told in several ways what to draw; `clip` sees `clip_batch_size` pairs at once, and is to tell
-    each from all others. `budget` is what the comparison grants each space for training, in seconds, the autoencoder
-    included. `eval_count` pictures are made for each distance, `ddpm_count` for the sampler of 1000 steps, the slowest;
-    `match_steps` DDIM steps at the matched budgets. `limit` is the most pictures that are used, None for all. `scale`
-    is how far the reference stages go.
+    `condition_unet` is told in several ways what to draw; `latents_unet` is trained on many latents; `clip` sees
+    `clip_batch_size` pairs at once, and is to tell each from all others. `budget` is what the comparison grants each
+    space for training, in seconds, the autoencoder included. `eval_count` pictures are made for each distance,
+    `ddpm_count` for the sampler of 1000 steps, the slowest; `match_steps` DDIM steps at the matched budgets. `limit` is
+    the most pictures that are used, None for all. `scale` is how far the reference stages go.
     """
 
     name: str
@@ -87,6 +91,7 @@ class Profile:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     text_unet: UNetConfig = _TEXT_UNET
     condition_unet: UNetConfig = _CONDITION_UNET
+    latents_unet: UNetConfig = _LATENTS_UNET
     text: TextConfig = _TEXT
     clip: CLIPConfig = _CLIP
     clip_batch_size: int = 256
@@ -117,6 +122,7 @@ PROFILES = {
         autoencoder=_SMALL_AUTOENCODER,
         text_unet=_SMALL_UNET,
         condition_unet=_SMALL_UNET,
+        latents_unet=_SMALL_UNET,
         text=TextConfig(width=32, layers=1),
         clip=CLIPConfig(TextConfig(width=32, layers=1, causal=True), block_out_channels=(16, 32), width=16),
         clip_batch_size=16,
@@ -144,6 +150,8 @@ PROFILES = {
             text_images=48,
             clip_images=64,
             condition_images=48,
+            latent_crops=32,
+            latent_images=48,
             limit=256,
             sides=(32, 64),
             call_seconds=1.0,
@@ -187,6 +195,8 @@ PROFILES = {
             text_images=3_000_000,
             clip_images=400_000,
             condition_images=160_000,
+            latent_crops=12_000,
+            latent_images=72_000,
             long=True,
             seeds=3,
         ),
@@ -232,6 +242,8 @@ PROFILES = {
             text_images=6_000_000,
             clip_images=1_200_000,
             condition_images=600_000,
+            latent_crops=300_000,
+            latent_images=600_000,
             call_seconds=1.5,
         ),
     ),

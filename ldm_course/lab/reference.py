@@ -31,6 +31,7 @@ from .stages import (
     cost,
     denoisers,
     fine_structures,
+    latents,
     obedience,
     perception,
     prompts,
@@ -55,6 +56,7 @@ def _all() -> Iterator[Stage]:
     yield from (*text2image.STAGES, *obedience.STAGES, *prompts.STAGES, *clip.STAGES, *conditions.STAGES)
     yield from denoisers.DRAWINGS
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
+    yield from latents.STAGES
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)
 
 

@@ -44,7 +44,7 @@ class Codebook(nn.Module):
         chosen = self.embedding(codes).float()
         loss = self._loss(rows, chosen, codes, distances) if self.training else None
         through = rows + (chosen - rows).detach()
-        return Coded(through.view(b, h, w, c).permute(0, 3, 1, 2), codes.view(b, h, w), loss)
+        return Coded(through.view(b, h, w, c).permute(0, 3, 1, 2).contiguous(), codes.view(b, h, w), loss)
 
     def _loss(self, rows: Tensor, chosen: Tensor, codes: Tensor, distances: Tensor) -> Tensor:
         """‖sg[z] - e‖² + β ‖z - sg[e]‖², a value of the latent (equation 3's second and third term).

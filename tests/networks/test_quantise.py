@@ -32,6 +32,7 @@ def test_each_latent_becomes_the_nearest_vector():
     found = made(z)
     distances = (z[:, None] - made.embedding.weight[None, :, :, None, None]).square().sum(2)
     assert torch.equal(found.codes, distances.argmin(1)) and found.codes.shape == (2, 4, 5)
+    assert found.z.shape == z.shape and found.z.is_contiguous()
     exact = made.embedding.weight[found.codes].permute(0, 3, 1, 2)
     assert (found.z - exact).abs().max() < 1e-6
     again = made(exact)
