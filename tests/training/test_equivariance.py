@@ -86,6 +86,9 @@ def test_without_it_nothing_is_drawn_for_it_and_runs_are_told_apart():
     assert not plain.varies and "equivariant" not in plain.describe() and "equivariant" not in plain.weights
     assert now_and_then.describe() == plain.describe() + ", equivariant 0.5"
     assert now_and_then.weights == plain.weights | {"equivariant": 0.5}
+    for share in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=f"equivariant={share}; expected a share of the batches, 0 to 1"):
+            AutoencoderObjective(data, perceptual_weight=0.0, equivariant=share)
 
 
 def test_the_perceptual_term_takes_what_has_become_small():

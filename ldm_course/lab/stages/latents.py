@@ -251,6 +251,7 @@ def _autoencoder(
         "images_per_s": steady_rate(progress.history),
         "latent_scale": model.latent_scale.item(),
         **trainer.objective.weights,
+        **({} if variant.codes is None else {"kl_weight": None}),  # a codebook has a loss of its own
     }
 
 
@@ -282,7 +283,7 @@ STAGES = (
         "latents-emoji-64",
         "eleven autoencoders at equal crops, and one denoiser of the latents of each at equal images",
         latents,
-        minutes(4, hours=95),
+        minutes(2, hours=75),
         networks=2 * len(VARIANTS),
         shows={
             "tau of rebuilt and drawn": f"ranks.drawn.{REBUILT}.tau",
