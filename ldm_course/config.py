@@ -206,7 +206,8 @@ class CLIPConfig:
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The KL autoencoder, in the terms of diffusers' `AutoencoderKL` (chapters 1 and 4)."""
+    """The autoencoder, in the terms of diffusers' `AutoencoderKL` (chapters 1 and 4); or, with a codebook of `codes`
+    vectors in place of the KL term, in those of its `VQModel` (chapter 9)."""
 
     in_channels: int = 3
     latent_channels: int = 4
@@ -214,13 +215,21 @@ class AutoencoderConfig:
     layers_per_block: int = 1
     norm_num_groups: int = 8
     mid_attention: bool = True
+    codes: int | None = None
 
     def __post_init__(self):
+        if self.codes is not None and self.codes < 2:
+            raise ValueError(f"codes={self.codes}; a codebook needs at least 2 vectors")
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
                 raise ValueError(
                     f"a level of {width} channels is not a multiple of norm_num_groups={self.norm_num_groups}"
                 )
+
+    @property
+    def encoded_channels(self) -> int:
+        """What the encoder gives: mean and log-variance of each latent channel, or the latent that is quantised."""
+        return self.latent_channels * (2 if self.codes is None else 1)
 
     @property
     def downsample(self) -> int:

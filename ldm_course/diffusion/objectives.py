@@ -43,6 +43,10 @@ class BatchRandom:
         draw = torch.randint(high, (self.batch_size,), generator=self.generator, device=self.device)
         return draw[self.rows]
 
+    def shared(self, count: int) -> list[float]:
+        """`count` uniform numbers in [0, 1) that concern the whole batch, the same for whoever has a part of it."""
+        return torch.rand(count, generator=self.generator, device=self.device).tolist()
+
 
 def on_device(data: Pictures | Crops | Latents, device: torch.device) -> Pictures | Crops | Latents:
     """The same data with their tensors on `device`, where that leaves a GPU most of its memory; else as they are."""
@@ -74,6 +78,7 @@ class Objective:
     size: int
     data: Pictures | Crops | Latents
     critic: nn.Module | None = None  # an opponent with an optimizer of its own, as in adversarial training
+    varies = False  # whether steps differ in more than numbers, so that none can be recorded and replayed
 
     def to(self, device: torch.device) -> Objective:
         """Moves the data to where the model is."""

@@ -29,8 +29,8 @@ class Scale:
     tell what texture does (None: as many as the stage's time allows), `text_images` the denoiser that reads texts,
     `clip_images` each CLIP, `condition_images` each of the denoisers that tell what a condition does, `cascade_images`
     the cascade's largest stage, twice as many the next smaller one, and so on, `flow_images` each of the flows and
-    transformers, which draw by `flow_evaluations` of the network, and `detector_scenes` the network that reads pictures
-    of scenes.
+    transformers, which draw by `flow_evaluations` of the network, `latent_crops` each of the autoencoders whose latents
+    are compared, `latent_images` each of the denoisers of these, and `detector_scenes` the network that reads scenes.
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
     `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
@@ -53,6 +53,8 @@ class Scale:
     cascade_images: int = 6_000
     flow_images: int = 16_000
     flow_evaluations: tuple[int, ...] = (5, 10, 20, 50)
+    latent_crops: int = 50_000
+    latent_images: int = 75_000
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
@@ -71,6 +73,7 @@ _CLIP = CLIPConfig(TextConfig(width=96, layers=2, causal=True))
 _READS = {"attention": (False, True, True), "cross_attention_dim": _TEXT.width, "pooled": True}
 _TEXT_UNET = UNetConfig(block_out_channels=(48, 96, 144), attention_head_dim=24, **_READS)
 _CONDITION_UNET = UNetConfig(block_out_channels=(32, 64, 96), attention_head_dim=16, **_READS)
+_LATENTS_UNET = UNetConfig(block_out_channels=(32, 48, 64))
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,11 @@ class Profile:
     own, or the same (None). `text_unet` reads texts through `text`, in latents of pictures of 64 a side, and
     `condition_unet` is told in several ways what to draw: both see `text_batch_size` at once, few on two cores, since
     words take many steps to be learnt. `dit` serves both spaces too, its patches as the stage says: in latents, with
-    patches of 2, it costs what `unet` does. `clip` sees `clip_batch_size` pairs at once, and is to tell each from all
-    others. `budget` is what the comparison grants each space for training, in seconds, the autoencoder included.
-    `eval_count` pictures are made for each distance, `ddpm_count` for the sampler of 1000 steps, the slowest;
-    `match_steps` DDIM steps at the matched budgets. `limit` is the most pictures that are used, None for all. `scale`
-    is how far the reference stages go.
+    patches of 2, it costs what `unet` does. `latents_unet` is trained on many latents. `clip` sees `clip_batch_size`
+    pairs at once, and is to tell each from all others. `budget` is what the comparison grants each space for training,
+    in seconds, the autoencoder included. `eval_count` pictures are made for each distance, `ddpm_count` for the sampler
+    of 1000 steps, the slowest; `match_steps` DDIM steps at the matched budgets. `limit` is the most pictures that are
+    used, None for all. `scale` is how far the reference stages go.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Profile:
     text_unet: UNetConfig = _TEXT_UNET
     condition_unet: UNetConfig = _CONDITION_UNET
     dit: DiTConfig = field(default_factory=DiTConfig)
+    latents_unet: UNetConfig = _LATENTS_UNET
     text: TextConfig = _TEXT
     clip: CLIPConfig = _CLIP
     text_batch_size: int = 32
@@ -128,6 +132,7 @@ PROFILES = {
         text_unet=_SMALL_UNET,
         condition_unet=_SMALL_UNET,
         dit=DiTConfig(width=32, layers=2, heads=2),
+        latents_unet=_SMALL_UNET,
         text=TextConfig(width=32, layers=1),
         clip=CLIPConfig(TextConfig(width=32, layers=1, causal=True), block_out_channels=(16, 32), width=16),
         text_batch_size=16,
@@ -159,6 +164,8 @@ PROFILES = {
             cascade_images=16,
             flow_images=48,
             flow_evaluations=(3,),
+            latent_crops=32,
+            latent_images=48,
             limit=256,
             sides=(32, 64),
             call_seconds=1.0,
@@ -204,6 +211,8 @@ PROFILES = {
             condition_images=160_000,
             cascade_images=72_000,
             flow_images=80_000,
+            latent_crops=12_000,
+            latent_images=72_000,
             long=True,
             seeds=3,
         ),
@@ -259,6 +268,8 @@ PROFILES = {
             condition_images=600_000,
             cascade_images=600_000,
             flow_images=1_000_000,
+            latent_crops=300_000,
+            latent_images=600_000,
             call_seconds=1.5,
         ),
     ),

@@ -33,6 +33,7 @@ from .stages import (
     denoisers,
     fine_structures,
     flow,
+    latents,
     obedience,
     perception,
     prompts,
@@ -57,6 +58,7 @@ def _all() -> Iterator[Stage]:
     yield from (*text2image.STAGES, *obedience.STAGES, *prompts.STAGES, *clip.STAGES, *conditions.STAGES)
     yield from (*flow.STAGES, *denoisers.DRAWINGS, *cascade.STAGES)
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
+    yield from latents.STAGES
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)
 
 

@@ -262,7 +262,8 @@ def autoencoder_flops(
         if level < len(widths) - 1:
             encode += _conv(width, width, places[level + 1])
         stream = width
-    encode += middle + _conv(stream, 2 * c, places[-1]) + _conv(2 * c, 2 * c, places[-1], kernel=1)
+    encoded = config.encoded_channels
+    encode += middle + _conv(stream, encoded, places[-1]) + _conv(encoded, encoded, places[-1], kernel=1)
 
     from_latent = _conv(c, c, places[-1], kernel=1)
     decode = from_latent + _conv(c, stream, places[-1]) + middle
@@ -275,7 +276,8 @@ def autoencoder_flops(
     decode += _conv(stream, config.in_channels, places[0])
 
     cost = {"encode": encode, "decode": decode, "both": encode + decode}[part]
-    return batch * (3 * cost - (from_latent if part == "decode" else first) if backward else cost)
+    compared = Flops(linear=2 * places[-1] * c * (config.codes or 0)) if part != "encode" else Flops()
+    return batch * (compared + (3 * cost - (from_latent if part == "decode" else first) if backward else cost))
 
 
 def sampling_flops(

@@ -1,6 +1,8 @@
-"""The autoencoder that opens the latent space: KL-regularised, f = 2, 4 or 8 (Rombach et al. 2022, section 3.1).
+"""The autoencoder that opens the latent space: KL-regularised, f = 2, 4 or 8 (Rombach et al. 2022, section 3.1); or
+with a codebook (`quantise`), which is then the decoder's first layer, as it is there.
 
-Same parts in the same order as diffusers' `AutoencoderKL`. Chapter 1 counts its cost, chapter 4 what it loses.
+Same parts in the same order as diffusers' `AutoencoderKL` or `VQModel`. Chapter 1 counts its cost, chapter 4 what it
+loses, chapter 9 asks which makes latents that are easy to diffuse.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
 from .layers import Attention, Downsample, MidBlock, ResnetBlock, Upsample
+from .quantise import Codebook, Coded
 
 EPS = 1e-6
 
@@ -65,7 +68,7 @@ def _attention(width: int, config: AutoencoderConfig) -> Attention | None:
 
 
 class Encoder(nn.Module):
-    """Pictures `(B, 3, H, W)` to `(B, 2c, H/f, W/f)`: mean and log-variance of the posterior."""
+    """Pictures `(B, 3, H, W)` to `(B, 2c, H/f, W/f)`: mean and log-variance of the posterior; or `(B, c, H/f, W/f)`."""
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
@@ -78,7 +81,7 @@ class Encoder(nn.Module):
             self.down_blocks.append(_Level(first, out, config.layers_per_block, groups, resample, up=False))
         self.mid_block = MidBlock(widths[-1], None, groups, EPS, _attention(widths[-1], config))
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
-        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], config.encoded_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -123,25 +126,33 @@ class Autoencoder(nn.Module):
         c = config.latent_channels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.quant_conv = nn.Conv2d(2 * c, 2 * c, 1)
+        self.quant_conv = nn.Conv2d(config.encoded_channels, config.encoded_channels, 1)
+        self.quantize = None if config.codes is None else Codebook(config.codes, c)
         self.post_quant_conv = nn.Conv2d(c, c, 1)
         self.register_buffer("latent_scale", torch.tensor(1.0))
 
     def encode(self, x: Tensor) -> Posterior:
-        """Pictures `(B, 3, H, W)` in [-1, 1] to the posterior over latents `(B, c, H/f, W/f)`."""
+        """Pictures `(B, 3, H, W)` in [-1, 1] to the posterior over latents `(B, c, H/f, W/f)`; with a codebook, all of
+        it at the latent that is still to be quantised."""
         f = self.config.downsample
         if x.ndim != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % f or x.shape[3] % f:
             raise ValueError(
                 f"the autoencoder was given {tuple(x.shape)}; expected (B, {self.config.in_channels}, H, W) "
                 f"with H and W multiples of {f}"
             )
-        z_mean, z_logvar = self.quant_conv(self.encoder(x)).chunk(2, dim=1)
+        encoded = self.quant_conv(self.encoder(x))
+        if self.quantize is not None:
+            return Posterior(encoded, torch.full_like(encoded, -torch.inf))
+        z_mean, z_logvar = encoded.chunk(2, dim=1)
         return Posterior(z_mean, z_logvar.clamp(-30, 20))
 
     def decode(self, z: Tensor) -> Tensor:
         """Raw latents `(B, c, h, w)` to pictures `(B, 3, f·h, f·w)`, near [-1, 1] but not clipped to it."""
         if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
             raise ValueError(f"decode was given {tuple(z.shape)}; expected (B, {self.config.latent_channels}, h, w)")
+        return self._decoded(z if self.quantize is None else self.quantize(z).z)
+
+    def _decoded(self, z: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(z))
 
     def to_latents(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -175,7 +186,15 @@ class Autoencoder(nn.Module):
         self.encoder.compile(**options)
         self.decoder.compile(**options)
 
-    def forward(self, x: Tensor, normal: Callable[..., Tensor]) -> tuple[Tensor, Posterior]:
-        """Reconstruction and posterior, for training; `normal(c, h, w)` gives the standard noise `(B, c, h, w)`."""
+    def forward(
+        self, x: Tensor, normal: Callable[..., Tensor], transform: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Posterior | Coded]:
+        """Reconstruction, and posterior or quantised latent, for training; `normal(c, h, w)` gives the standard noise
+        `(B, c, h, w)`, and `transform` takes the latent to the one that is decoded."""
         posterior = self.encode(x)
-        return self.decode(posterior.at(normal(*posterior.z_mean.shape[1:]))), posterior
+        z = posterior.at(normal(*posterior.z_mean.shape[1:]))
+        z = z if transform is None else transform(z)
+        if self.quantize is None:
+            return self.decode(z), posterior
+        coded = self.quantize(z)
+        return self._decoded(coded.z), coded

@@ -73,6 +73,18 @@ AUTOENCODER_KL = Known(
     free=frozenset({"sample_size", "force_upcast", "use_tiling", "use_slicing"}),
 )
 
+VQ_MODEL = Known(
+    "VQModel",
+    read={
+        **AUTOENCODER_KL.read,
+        "latent_channels": 3,
+        "num_vq_embeddings": 256,
+        "vq_embed_dim": None,
+    },
+    fixed={"act_fn": "silu", "norm_type": "group", "lookup_from_codebook": False},
+    free=frozenset({"sample_size", "force_upcast"}),
+)
+
 _BOTH_UNETS = {
     "center_input_sample": False,
     "freq_shift": 0,
@@ -178,17 +190,24 @@ STABLE_DIFFUSION_AUTOENCODER = AutoencoderConfig(
 
 
 def autoencoder_config(given: Mapping[str, Any]) -> tuple[AutoencoderConfig, float]:
-    """An `AutoencoderKL`'s configuration as ours, and its latents' scale. ValueError: ours cannot be that."""
-    found = AUTOENCODER_KL.values(given)
+    """An `AutoencoderKL`'s or a `VQModel`'s configuration as ours, and its latents' scale. ValueError: ours cannot be
+    that."""
+    known = known_autoencoder(given)
+    found = known.values(given)
     widths = found["block_out_channels"]
     for key in ("down_block_types", "up_block_types"):
-        if found[key] != AUTOENCODER_KL.read[key] * len(widths):
+        if found[key] != known.read[key] * len(widths):
             raise ValueError(
-                f"this AutoencoderKL has {key}={found[key]}; expected {len(widths)} times {AUTOENCODER_KL.read[key][0]}"
+                f"this {known.name} has {key}={found[key]}; expected {len(widths)} times {known.read[key][0]}"
             )
     if found["in_channels"] != found["out_channels"]:
         raise ValueError(
-            f"this AutoencoderKL has out_channels={found['out_channels']} and in_channels={found['in_channels']}; "
+            f"this {known.name} has out_channels={found['out_channels']} and in_channels={found['in_channels']}; "
+            f"ours has both alike"
+        )
+    if found.get("vq_embed_dim") not in (None, found["latent_channels"]):
+        raise ValueError(
+            f"this VQModel has vq_embed_dim={found['vq_embed_dim']} and latent_channels={found['latent_channels']}; "
             f"ours has both alike"
         )
     config = AutoencoderConfig(
@@ -198,8 +217,15 @@ def autoencoder_config(given: Mapping[str, Any]) -> tuple[AutoencoderConfig, flo
         layers_per_block=found["layers_per_block"],
         norm_num_groups=found["norm_num_groups"],
         mid_attention=found["mid_block_add_attention"],
+        codes=found.get("num_vq_embeddings"),
     )
     return config, float(found["scaling_factor"])
+
+
+def known_autoencoder(given: Mapping[str, Any]) -> Known:
+    """Which of diffusers' two autoencoders a configuration is of: one with a codebook, or one without."""
+    coded = given.get("_class_name") == VQ_MODEL.name or "num_vq_embeddings" in given
+    return VQ_MODEL if coded else AUTOENCODER_KL
 
 
 def known_unet(given: Mapping[str, Any]) -> Known:

@@ -232,12 +232,15 @@ def dit_from_diffusers(theirs) -> DiT:
 
 
 def autoencoder_to_diffusers(model: Autoencoder):
-    """Our autoencoder as a `diffusers.AutoencoderKL` with the same weights; `latent_scale` is its `scaling_factor`."""
-    from diffusers import AutoencoderKL
+    """Our autoencoder as a `diffusers.AutoencoderKL`, or with a codebook as a `VQModel`, with the same weights;
+    `latent_scale` is its `scaling_factor`."""
+    from diffusers import AutoencoderKL, VQModel
 
     c = model.config
     levels = len(c.block_out_channels)
-    theirs = AutoencoderKL(
+    cls, coded = (AutoencoderKL, {}) if c.codes is None else (VQModel, {"num_vq_embeddings": c.codes})
+    theirs = cls(
+        **coded,
         in_channels=c.in_channels,
         out_channels=c.in_channels,
         latent_channels=c.latent_channels,
@@ -255,8 +258,10 @@ def autoencoder_to_diffusers(model: Autoencoder):
 
 
 def autoencoder_from_diffusers(theirs) -> Autoencoder:
-    """A `diffusers.AutoencoderKL`, such as Stable Diffusion's, as our autoencoder. ValueError: ours cannot be that."""
-    config, latent_scale = foreign.autoencoder_config(_config_of(theirs, foreign.AUTOENCODER_KL))
+    """A `diffusers.AutoencoderKL`, such as Stable Diffusion's, or a `VQModel`, as our autoencoder. ValueError: ours
+    cannot be that."""
+    known = foreign.known_autoencoder({"_class_name": type(theirs).__name__})
+    config, latent_scale = foreign.autoencoder_config(_config_of(theirs, known))
     return autoencoder_from_state(config, _copied(theirs), latent_scale)
 
 
@@ -300,7 +305,7 @@ def _from_ldm(state: State) -> State:
             key = re.sub(theirs, diffusers, key)
         return re.sub(r"(up_blocks)\.(\d+)", lambda m: f"{m[1]}.{max(levels) - int(m[2])}", key)
 
-    parts = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+    parts = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "quantize.")
     return {rename(name): state[key] for name, key in names.items() if name.startswith(parts)}
 
 

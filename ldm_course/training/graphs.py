@@ -62,9 +62,10 @@ class StepGraph:
 
     @staticmethod
     def suits(trainer: Trainer) -> bool:
-        """Whether a step can be recorded: on one GPU, in one piece, without a critic, and with its data there."""
+        """Whether a step can be recorded: on one GPU, in one piece, always alike, without a critic, its data there."""
         engine = trainer.accelerator
         plain = engine.num_processes == 1 and trainer.config.accumulate == 1 and trainer.critic is None
+        plain = plain and not trainer.objective.varies
         return (
             engine.device.type == "cuda" and plain and trainer.precision != "fp16" and is_on_gpu(trainer.objective.data)
         )

@@ -1,4 +1,5 @@
-"""What an autoencoder is trained on: reconstruction, perceptual, KL and adversarial terms (chapter 4)."""
+"""What an autoencoder is trained on: reconstruction, perceptual, KL and adversarial terms (chapter 4); and what makes
+its latents turn and shrink with the pictures (chapter 9)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from ..data.pictures import Crops, Pictures
 from ..diffusion.objectives import Objective, draw, on_device
 from ..networks.features import SMALLEST, perceptual_distance
+from ..networks.quantise import Coded
+from . import equivariance
 
 
 class PatchCritic(nn.Module):
@@ -35,7 +38,9 @@ class AutoencoderObjective(Objective):
     loss = |x - 𝒟(z)| + perceptual_weight · perceptual distance + kl_weight · KL a pixel value
     (+ adversarial_weight · hinge loss against a `PatchCritic`, where that weight is not 0).
     `squared` takes (x - 𝒟(z))² in place of the absolute value: then few large errors count for more than many small.
-    ValueError: pictures that are too small for the perceptual distance.
+    A codebook's own loss takes the place of the KL. Of the batches, the share `equivariant` compares 𝒟(τ(z)) with τ(x)
+    for a random τ (EQ-VAE, equations 5 and 7); what is too small for the perceptual distance is enlarged for it.
+    ValueError: pictures that are too small for the perceptual distance, or a share that is none.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class AutoencoderObjective(Objective):
         kl_weight: float = 1e-4,
         adversarial_weight: float = 0.0,
         squared: bool = False,
+        equivariant: float = 0.0,
         flip: bool = False,
     ):
         if perceptual_weight and data.size < SMALLEST:
@@ -53,9 +59,12 @@ class AutoencoderObjective(Objective):
                 f"pictures of {data.size} a side are too small for the perceptual loss, which takes {SMALLEST} "
                 "or more; choose a larger size, or a perceptual weight of 0"
             )
+        if not 0 <= equivariant <= 1:
+            raise ValueError(f"equivariant={equivariant}; expected a share of the batches, 0 to 1")
         self.data, self.flip = data, flip
         self.perceptual_weight, self.kl_weight = perceptual_weight, kl_weight
         self.adversarial_weight, self.squared = adversarial_weight, squared
+        self.equivariant, self.varies = equivariant, equivariant > 0
         self.critic = PatchCritic() if adversarial_weight else None
         self.size = len(data)
         self._pair: tuple[Tensor, Tensor] | None = None
@@ -67,22 +76,30 @@ class AutoencoderObjective(Objective):
     @property
     def weights(self) -> dict[str, float]:
         """Those of its terms, for a record."""
-        return {name: getattr(self, name) for name in ("perceptual_weight", "kl_weight", "adversarial_weight")}
+        names = ("perceptual_weight", "kl_weight", "adversarial_weight") + ("equivariant",) * self.varies
+        return {name: getattr(self, name) for name in names}
 
     def describe(self) -> str:
         weights = f"perceptual {self.perceptual_weight}, kl {self.kl_weight}, adversarial {self.adversarial_weight}"
-        weights += ", squared" if self.squared else ""
+        weights += (", squared" if self.squared else "") + (f", equivariant {self.equivariant}" * self.varies)
         return f"reconstruct {self.data.name} {self.data.split} {self.size} at {self.data.size}, {weights}"
 
     def __call__(self, model, indices, rng, critic=None):
         x = draw(self.data, indices, rng, self.flip)
-        rebuilt, posterior = model(x, rng.normal)
-        rebuilt = rebuilt.float()
+        values, move = x[0].numel(), equivariance.drawn(rng, self.equivariant) if self.varies else None
+        rebuilt, encoded = model(x, rng.normal, move)
+        x, rebuilt = x if move is None else move(x), rebuilt.float()
         lost = x - rebuilt
-        losses = {"l1": lost.abs().mean(), "kl": posterior.kl().mean() / x[0].numel()}
-        loss = (lost.square().mean() if self.squared else losses["l1"]) + self.kl_weight * losses["kl"]
+        losses = {"l1": lost.abs().mean()}
+        loss = lost.square().mean() if self.squared else losses["l1"]
+        if isinstance(encoded, Coded):
+            losses["codebook"] = encoded.loss
+            loss = loss + losses["codebook"]
+        else:
+            losses["kl"] = encoded.kl().mean() / values
+            loss = loss + self.kl_weight * losses["kl"]
         if self.perceptual_weight:
-            losses["perceptual"] = perceptual_distance(rebuilt, x).mean()
+            losses["perceptual"] = perceptual_distance(*map(_large_enough, (rebuilt, x))).mean()
             loss = loss + self.perceptual_weight * losses["perceptual"]
         if critic is not None:
             self._pair = (x, rebuilt.detach())
@@ -97,3 +114,9 @@ class AutoencoderObjective(Objective):
     def critic_loss(self, critic):
         real, fake = self._pair
         return 0.5 * (F.relu(1 - critic(real)).mean() + F.relu(1 + critic(fake)).mean())
+
+
+def _large_enough(x: Tensor) -> Tensor:
+    """Pictures as the perceptual distance takes them: enlarged where a transformation has made them too small."""
+    size = [max(side, SMALLEST) for side in x.shape[2:]]
+    return x if size == list(x.shape[2:]) else F.interpolate(x, size, mode="bilinear")

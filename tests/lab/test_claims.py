@@ -8,7 +8,7 @@ import pytest
 
 from ldm_course.cli import main
 from ldm_course.lab import figures, records, report
-from ldm_course.lab.claims import ch2_results, ch6_three_stages, ch8_formula, ledger, verdicts
+from ldm_course.lab.claims import ch2_results, ch6_three_stages, ch8_formula, ch9_whats_next, ledger, verdicts
 from ldm_course.lab.claims.ch1_complexity import states_held
 from ldm_course.lab.claims.learnt import UP_TO_100, Budget, as_good, at_equal_budget, lacking
 from ldm_course.lab.claims.ledger import CLAIMS
@@ -16,6 +16,7 @@ from ldm_course.lab.claims.published import PUBLISHED
 from ldm_course.lab.claims.verdicts import CONFIRMED, NOT_HERE, NOT_YET, REFINED, REFUTED, gain, verdict, worst
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import make_record, save_record
+from ldm_course.lab.stages import latents
 from ldm_course.measure import cost_model, structures
 from ldm_course.measure.complexity import autoencoder_flops, unet_flops
 
@@ -1099,3 +1100,69 @@ def test_a_cascade_that_has_learnt_little_is_not_judged(store):
     store("cascade-emoji-64", staged(0.08))
     store("denoiser-emoji-64-pixel", one_network([(101, 24_000, 0.1)]))
     assert "no mark at so few" in judged("C9.2").found
+
+
+# -------------------------------------------------------------------------------------------- better autoencoders
+
+
+def autoencoders(psnr, rebuilt, drawn, epochs=20.2, n=1000, error=0.001):
+    """What the stage records of some autoencoders: PSNR, KD-E of what is rebuilt and of what is drawn."""
+    rows = [
+        {
+            "method": f"number {i}",
+            "reconstruction": {"psnr": p, "perceptual": 1 / p, "quality": judgement(r, error, n)},
+            "latents": {"fine_share": 0.5, "smoothness": {"half the size": 0.5, "one pixel": 0.5}},
+            "quality": judgement(d, error, n),
+            "denoiser": {"epochs": epochs},
+        }
+        for i, (p, r, d) in enumerate(zip(psnr, rebuilt, drawn, strict=True))
+    ]
+    rows.sort(key=latents.MEASURES[latents.REBUILT])
+    return {"finished": True, "rows": rows, "steps": 25, "ranks": latents._ranks(rows)}
+
+
+RISING = [0.01 * i for i in range(1, 9)]
+FALLING = RISING[::-1]
+MIXED = [0.03, 0.06, 0.01, 0.08, 0.05, 0.02, 0.07, 0.04]
+
+
+@pytest.mark.parametrize(
+    "psnr, drawn, word, says",
+    [
+        (FALLING, RISING, CONFIRMED, "tau +1.00"),
+        (FALLING, FALLING, REFUTED, "tau -1.00"),  # well rebuilt, badly drawn
+        (FALLING, MIXED, NOT_HERE, "in the opposite one"),
+        (RISING, RISING, REFUTED, "tau -1.00"),  # nearer to each picture, with more artefacts
+        (MIXED, RISING, NOT_HERE, "tau +1.00"),
+        (MIXED, FALLING, REFUTED, "tau -1.00"),
+    ],
+)
+def test_better_autoencoders_are_those_whose_two_orders_agree(store, psnr, drawn, word, says):
+    assert judged("C9.1").verdict == NOT_YET and "--stage latents-emoji-64" in judged("C9.1").found
+    store(ch9_whats_next.LATENTS, autoencoders([20 + 100 * p for p in psnr], RISING, drawn))
+    found = judged("C9.1")
+    assert found.verdict == word and says in found.found + found.holds
+    assert "best rebuilt: number 0" in found.found and found.sources == ("latents-emoji-64-cpu",)
+    if drawn in (RISING, FALLING):
+        ways = (28, 0) if drawn is RISING else (0, 28)
+        assert "{} are drawn in the order in which they are rebuilt, {} in the".format(*ways) in found.holds
+
+
+def test_autoencoders_are_judged_when_all_are_there_by_enough_and_beyond_chance(store):
+    usual = [21 + f for f in FALLING], RISING, RISING
+    for options, missing in (({"epochs": 12.0}, "12 epochs"), ({"n": 256}, "256 pictures")):
+        store(ch9_whats_next.LATENTS, autoencoders(*usual, **options))
+        assert judged("C9.1").verdict == NOT_HERE and missing in judged("C9.1").found
+    store(ch9_whats_next.LATENTS, autoencoders(*usual) | {"finished": False})
+    assert judged("C9.1").verdict == NOT_YET and "only 8 have been judged" in judged("C9.1").found
+    store(ch9_whats_next.LATENTS, autoencoders(*usual, error=1.0))  # no pair is told apart
+    assert judged("C9.1").holds.startswith("Of the pairs that differ resolvably in both, 0 are")
+    store(ch9_whats_next.LATENTS, autoencoders(*([u[0], u[2], u[5]] for u in usual)))  # of three, 1 order in 3
+    assert judged("C9.1").verdict == NOT_HERE and "33.3% of cases" in judged("C9.1").found
+    with verdicts.under(chance=0.5):
+        assert judged("C9.1").verdict == CONFIRMED
+
+
+def test_the_judge_reads_what_the_stage_records():
+    assert (ch9_whats_next.REBUILT, ch9_whats_next.NEAR) == (latents.REBUILT, latents.NEAR)
+    assert [stage.name for stage in latents.STAGES] == [ch9_whats_next.LATENTS]

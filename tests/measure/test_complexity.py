@@ -151,6 +151,7 @@ def autoencoders(draw):
         layers_per_block=draw(st.integers(1, 2)),
         norm_num_groups=draw(st.sampled_from([2, 4])),
         mid_attention=draw(st.booleans()),
+        codes=draw(st.sampled_from([None, 7])),
     )
 
 

@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel, VQModel
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from torch import nn
 
@@ -195,6 +195,32 @@ def test_autoencoder_both_directions(name):
         assert relative_gap(model.from_latents(z * 0.18215), reference.decode(z).sample) < TOLERANCE
 
 
+@pytest.mark.parametrize("attention", [True, False])
+@torch.no_grad()
+def test_a_codebook_both_directions(attention):
+    """Encoded, quantised and decoded."""
+    config = AutoencoderConfig(block_out_channels=(32, 64), latent_channels=3, mid_attention=attention, codes=300)
+    ours = random_weights(Autoencoder(config), 2)
+    ours.latent_scale.fill_(0.9)
+    theirs = interop.autoencoder_to_diffusers(ours)
+    assert isinstance(theirs, VQModel) and theirs.config.scaling_factor == pytest.approx(0.9)
+    back = interop.autoencoder_from_diffusers(random_weights(theirs, 3))
+    assert back.config == config
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    for model, reference in ((back, theirs), (ours, interop.autoencoder_to_diffusers(ours))):
+        z, mine = reference.encode(x).latents, model.encode(x)
+        assert relative_gap(mine.z_mean, z) < TOLERANCE and torch.equal(mine.at(torch.ones_like(z)), mine.z_mean)
+        z = torch.randn(z.shape, generator=torch.Generator().manual_seed(4))  # which takes many vectors
+        quantised, _, (_, _, codes) = reference.quantize(z)
+        found = model.quantize(z)
+        assert torch.equal(found.codes.flatten(), codes) and found.codes.unique().numel() > 20
+        assert relative_gap(found.z, quantised) < TOLERANCE
+        assert relative_gap(model.decode(z), reference.decode(z).sample) < TOLERANCE
+    ldm = {f"first_stage_model.{ldm_names(key, 2)}": value for key, value in theirs.state_dict().items()}
+    same = interop.autoencoder_from_state(config, ldm, 0.9).state_dict()
+    assert all(torch.equal(same[k], v) for k, v in interop.autoencoder_from_diffusers(theirs).state_dict().items())
+
+
 @torch.no_grad()
 def test_published_files_with_the_old_attention_names_load():
     config = AutoencoderConfig(block_out_channels=(32, 64))
@@ -219,8 +245,8 @@ def test_an_autoencoder_of_another_kind_is_refused_in_one_line():
 # ------------------------------------------------------------------------------- what is not carried over is refused
 
 
-CLASSES = {c.__name__: c for c in (AutoencoderKL, UNet2DModel, UNet2DConditionModel)}
-KNOWN = {k.name: k for k in (foreign.AUTOENCODER_KL, foreign.UNET_2D, foreign.UNET_2D_CONDITION)}
+CLASSES = {c.__name__: c for c in (AutoencoderKL, VQModel, UNet2DModel, UNet2DConditionModel)}
+KNOWN = {k.name: k for k in (foreign.AUTOENCODER_KL, foreign.VQ_MODEL, foreign.UNET_2D, foreign.UNET_2D_CONDITION)}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -236,7 +262,8 @@ def convert(given):
     name = given["_class_name"]
     if name == "CLIPTextModel":
         return foreign.text_config(given)
-    return foreign.autoencoder_config(given) if name == "AutoencoderKL" else foreign.unet_config(given)
+    autoencoder = name in ("AutoencoderKL", "VQModel")
+    return foreign.autoencoder_config(given) if autoencoder else foreign.unet_config(given)
 
 
 REFUSED = {
@@ -253,6 +280,14 @@ REFUSED = {
         {"layers_per_block": [1, 2]},
         {"norm_type": "layer"},
         {"scaling_factor": None},
+    ],
+    "VQModel": [
+        {"vq_embed_dim": 8},
+        {"norm_type": "spatial"},
+        {"lookup_from_codebook": True},
+        {"num_vq_embeddings": None},
+        {"out_channels": 4},
+        {"up_block_types": ["AttnUpDecoderBlock2D"]},
     ],
     "UNet2DModel": [
         {"add_attention": False},

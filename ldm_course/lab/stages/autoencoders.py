@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from ... import checkpoints
+from ...config import AutoencoderConfig
 from ...data.loaders import load_data
 from ...data.pictures import Crops, Pictures
 from ...measure.complexity import autoencoder_flops, count_parameters
 from ...training.recipes import autoencoder_trainer, finished_autoencoder
-from ...training.trainer import thinned
+from ...training.trainer import Trainer, thinned
 from ..runs import judged, rebuilt_pictures
 from .base import FEW, Run, Stage, about, autoencoder_of, judged_at, limit_of, minutes, save_grid, steady_rate
 
@@ -104,13 +106,25 @@ def autoencoder_of_whole_pictures(run: Run, data: str, size: int, f: int, few: b
     return _autoencoder_of_images(run, train, {f"{data} at {size}": test}, f, channels, wanted)
 
 
+def convolutional(run: Run, f: int, channels: int, codes: int | None = None) -> AutoencoderConfig:
+    """The profile's autoencoder with that f and so many channels, without attention: so it works at every size."""
+    network = autoencoder_of(run.profile, f)
+    return replace(network, latent_channels=channels, mid_attention=False, codes=codes)
+
+
+def trainer_of_images(
+    run: Run, train: Pictures | Crops, network: AutoencoderConfig, wanted: int, losses: dict, out: Path, **config
+) -> Trainer:
+    """It ends after `wanted` images, towards which the rate falls to zero."""
+    batch = run.profile.autoencoder_batch_size or run.profile.batch_size
+    options = {"images": wanted, "decay": "cosine", "compile": False} | config
+    config = run.train_config(batch_size=batch, lr=LR_FIRST_STAGE, **options)
+    return autoencoder_trainer(train, network, config, losses=losses, out=out, save_every=run.save_every)
+
+
 def _autoencoder_of_images(run: Run, train: Pictures | Crops, tests: dict, f: int, channels: int, wanted: int) -> dict:
-    p = run.profile
-    network = replace(autoencoder_of(p, f), latent_channels=channels, mid_attention=False)
-    batch = p.autoencoder_batch_size or p.batch_size
-    config = run.train_config(batch_size=batch, lr=LR_FIRST_STAGE, images=wanted, decay="cosine", compile=False)
-    options = {"losses": LOSSES[USED], "out": run.folder, "save_every": run.save_every}
-    trainer = autoencoder_trainer(train, network, config, **options)
+    network = convolutional(run, f, channels)
+    trainer = trainer_of_images(run, train, network, wanted, LOSSES[USED], run.folder)
     held_out: dict[str, dict] = {}  # what is lost of each set by now
 
     def judge() -> dict:
@@ -154,6 +168,7 @@ def _autoencoder_of_images(run: Run, train: Pictures | Crops, tests: dict, f: in
             "points": points,
         }
 
+    batch = trainer.config.batch_size
     marks = [{"until": -(-wanted // part // batch)} for part in (32, 16, 8, 4, 2, 1)]
     return results(judged_at(run, trainer, marks, judge, lambda points: run.keep(results(points))))
 
