@@ -17,8 +17,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import AutoencoderConfig, CLIPConfig, DetectorConfig, TextUNetConfig, UNetConfig, from_stored
+from .config import (
+    AutoencoderConfig,
+    CLIPConfig,
+    ConsistencyConfig,
+    DetectorConfig,
+    TextUNetConfig,
+    UNetConfig,
+    from_stored,
+)
 from .denoiser import Denoiser
+from .diffusion.consistency import ConsistencyModel
 from .diffusion.schedules import make_schedule
 from .files import MACHINES, all_finite, home, written_whole
 from .networks.autoencoder import Autoencoder
@@ -31,14 +40,16 @@ from .spaces import LatentSpace, PixelSpace
 KINDS = {
     "unet": (UNet, UNetConfig),
     "text-unet": (TextUNet, TextUNetConfig),
+    "consistency": (ConsistencyModel, ConsistencyConfig),
     "autoencoder": (Autoencoder, AutoencoderConfig),
     "clip": (CLIP, CLIPConfig),
     "detector": (Detector, DetectorConfig),
 }
-DENOISERS = ("unet", "text-unet")
+DENOISERS = ("unet", "text-unet", "consistency")
 _CALLED = {
     UNet: "a U-Net",
     TextUNet: "a U-Net",
+    ConsistencyModel: "a consistency model",
     Autoencoder: "an autoencoder",
     CLIP: "a CLIP",
     Detector: "a detector",

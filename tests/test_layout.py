@@ -19,6 +19,7 @@ ASIDE = {  # read when one needs them
     "editing.py",
     "clip.py",
     "contrastive.py",
+    "consistency.py",
     "emoji.py",
     "prompts.py",
     "scenes.py",
