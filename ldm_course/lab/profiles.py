@@ -27,8 +27,9 @@ class Scale:
     the same FLOPs. `crops` what the first stage for all sizes sees, and `other_crops` those of other f and channels,
     and `structures` each of those that learn nothing but fine structures; `texture_images` each of the trainings that
     tell what texture does (None: as many as the stage's time allows), `text_images` the denoiser that reads texts,
-    `clip_images` each CLIP, `condition_images` each of the denoisers that tell what a condition does, and
-    `detector_scenes` the network that reads pictures of scenes.
+    `clip_images` each CLIP, `condition_images` each of the denoisers that tell what a condition does,
+    `detector_scenes` the network that reads pictures of scenes, and `few_step_images` each consistency model in pixels,
+    with `latent_times` as many in latents.
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
     `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
@@ -48,6 +49,7 @@ class Scale:
     detector_scenes: int = 400_000
     clip_images: int = 60_000
     condition_images: int = 40_000
+    few_step_images: int = 16_000
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
@@ -144,6 +146,7 @@ PROFILES = {
             text_images=48,
             clip_images=64,
             condition_images=48,
+            few_step_images=64,
             limit=256,
             sides=(32, 64),
             call_seconds=1.0,
@@ -187,6 +190,7 @@ PROFILES = {
             text_images=3_000_000,
             clip_images=400_000,
             condition_images=160_000,
+            few_step_images=63_000,
             long=True,
             seeds=3,
         ),
@@ -201,7 +205,7 @@ PROFILES = {
         reference_count=4096,
         ddpm_count=128,
         match_steps=50,
-        scale=Scale(images=1_000_000, clip_images=300_000, condition_images=320_000),
+        scale=Scale(images=1_000_000, clip_images=300_000, condition_images=320_000, few_step_images=320_000),
     ),
     # the course's networks, which two cores can sample from, trained on one large GPU until they have learnt
     "reference": Profile(
@@ -232,6 +236,7 @@ PROFILES = {
             text_images=6_000_000,
             clip_images=1_200_000,
             condition_images=600_000,
+            few_step_images=1_000_000,
             call_seconds=1.5,
         ),
     ),

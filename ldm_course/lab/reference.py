@@ -30,6 +30,7 @@ from .stages import (
     conditions,
     cost,
     denoisers,
+    few_steps,
     fine_structures,
     obedience,
     perception,
@@ -54,7 +55,7 @@ def _all() -> Iterator[Stage]:
     yield from (*comparison.STAGES, *texture.STAGES)
     yield from (*text2image.STAGES, *obedience.STAGES, *prompts.STAGES, *clip.STAGES, *conditions.STAGES)
     yield from denoisers.DRAWINGS
-    yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
+    yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES, *few_steps.STAGES)
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)
 
 
