@@ -17,17 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import (
-    AutoencoderConfig,
-    CLIPConfig,
-    ConsistencyConfig,
-    DetectorConfig,
-    TextUNetConfig,
-    UNetConfig,
-    from_stored,
-)
+from .config import AutoencoderConfig, CLIPConfig, DetectorConfig, TextUNetConfig, UNetConfig, from_stored
 from .denoiser import Denoiser
-from .diffusion.consistency import ConsistencyModel
+from .diffusion.consistency import ConsistencyConfig, ConsistencyModel
 from .diffusion.schedules import make_schedule
 from .files import MACHINES, all_finite, home, written_whole
 from .networks.autoencoder import Autoencoder

@@ -139,24 +139,6 @@ class TextUNetConfig:
 
 
 @dataclass(frozen=True)
-class ConsistencyConfig:
-    """A consistency model (chapter 9): its U-Net, and the schedule, by name, that its levels are those of."""
-
-    unet: UNetConfig
-    schedule: str
-    T: int = 1000
-    shift: float = 1.0
-
-    @property
-    def in_channels(self) -> int:
-        return self.unet.in_channels
-
-    @property
-    def num_classes(self) -> int | None:
-        return self.unet.num_classes
-
-
-@dataclass(frozen=True)
 class CLIPConfig:
     """Two encoders that lead to one space of `width` numbers (chapter 8): of texts, which knows `words`, in the order
     of their numbers; and of pictures of `size` a side, with its channels at 1/4, 1/8, ... of that.

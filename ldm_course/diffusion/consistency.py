@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..config import ConsistencyConfig
+from ..config import UNetConfig
 from ..networks.unet import UNet
 from .samplers import timesteps
 from .schedules import Schedule, make_schedule
@@ -36,6 +37,24 @@ def boundary_scales(schedule: Schedule) -> tuple[Tensor, Tensor]:
     sigma = schedule.noise_scale / schedule.signal_scale
     above = sigma - sigma[0]
     return 1 / (above.square() + 1), above / (sigma.square() + 1).sqrt()
+
+
+@dataclass(frozen=True)
+class ConsistencyConfig:
+    """A consistency model: its U-Net, and the schedule that its levels are those of, as `make_schedule` takes it."""
+
+    unet: UNetConfig
+    schedule: str
+    T: int = 1000
+    shift: float = 1.0
+
+    @property
+    def in_channels(self) -> int:
+        return self.unet.in_channels
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.unet.num_classes
 
 
 class ConsistencyModel(nn.Module):

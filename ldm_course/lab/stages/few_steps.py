@@ -316,7 +316,7 @@ STAGES = (
         "few-steps-cifar10-32",
         "pictures in 1, 2 and 4 steps by consistency models, distilled and without a teacher, in both spaces",
         few_steps,
-        minutes(25, 8, hours=110),
+        minutes(8, 8, hours=110),
         networks=len(TRAINED) * len(WAYS),
         needs=tuple(TRAINED.values()),
         shows={
