@@ -5,7 +5,8 @@ where it is chosen (`spaces`). Each module is one idea, to be read beside the ch
 
 The core, in reading order, some 3,800 lines (drawings, scenes, editing and what meets diffusers are read when needed):
 
-1. `diffusion`: `schedules`, `samplers`, `objectives` - noise, its way back, and what a network is trained on; `editing`
+1. `diffusion`: `schedules`, `samplers`, `objectives` - noise, its way back, and what a network is trained on;
+   `editing`, `consistency`
 2. `networks`: `layers`, `unet`, `autoencoder`, `text` - what is trained; `features` judges pictures, `interop` meets
    diffusers
 3. `spaces`, `denoiser`, `checkpoints` - pixels and latents side by side; what draws (`Denoiser.generate`), and its file

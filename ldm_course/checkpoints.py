@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .config import AutoencoderConfig, CLIPConfig, DetectorConfig, DiTConfig, TextUNetConfig, UNetConfig, from_stored
 from .denoiser import Denoiser
+from .diffusion.consistency import ConsistencyConfig, ConsistencyModel
 from .diffusion.schedules import make_schedule
 from .files import MACHINES, all_finite, home, written_whole
 from .networks.autoencoder import Autoencoder
@@ -33,15 +34,17 @@ KINDS = {
     "unet": (UNet, UNetConfig),
     "text-unet": (TextUNet, TextUNetConfig),
     "dit": (DiT, DiTConfig),
+    "consistency": (ConsistencyModel, ConsistencyConfig),
     "autoencoder": (Autoencoder, AutoencoderConfig),
     "clip": (CLIP, CLIPConfig),
     "detector": (Detector, DetectorConfig),
 }
-DENOISERS = ("unet", "text-unet", "dit")
+DENOISERS = ("unet", "text-unet", "dit", "consistency")
 _CALLED = {
     UNet: "a U-Net",
     TextUNet: "a U-Net",
     DiT: "a DiT",
+    ConsistencyModel: "a consistency model",
     Autoencoder: "an autoencoder",
     CLIP: "a CLIP",
     Detector: "a detector",

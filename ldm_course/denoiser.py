@@ -15,6 +15,7 @@ from torch import Tensor
 from .data.pictures import to_float, to_uint8
 from .device import native_precision
 from .diffusion import editing
+from .diffusion.consistency import ConsistencyModel, multistep
 from .diffusion.samplers import sample, x0_predictor
 from .diffusion.schedules import Schedule
 from .networks.dit import DiT
@@ -221,6 +222,19 @@ class Denoiser:
                     x0 = draw(predict_x0, noise, rows, **options)
             pictures.append(self.space.to_pictures(x0).cpu())
         return torch.cat(pictures)
+
+    def jump(self, count: int, *, steps: int = 1, **options) -> Tensor:
+        """`count` new pictures by a consistency model, in few steps (`consistency.multistep`). `options` are those of
+        `generate`, less the sampler's; with one step so is the result. ValueError also for any other denoiser."""
+        if not isinstance(self.model, ConsistencyModel):
+            raise ValueError(f"a {type(self.model).__name__} is no consistency model, and does not jump; use generate")
+        if taken := sorted({"method", "eta", "show", "draw"} & options.keys()):
+            raise ValueError(f"{', '.join(taken)}: a consistency model has one way to sample; leave it out")
+
+        def draw(predict_x0, noise, rows, *, steps, generator, **others):
+            return multistep(predict_x0, noise, self.schedule, steps=steps, generator=generator)
+
+        return self.generate(count, steps=steps, draw=draw, **options)
 
     def _native_precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=native_precision(self.device) == "bf16")

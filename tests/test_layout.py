@@ -24,6 +24,7 @@ ASIDE = {  # read when one needs them
     "quantise.py",
     "equivariance.py",
     "graphs.py",
+    "consistency.py",
     "emoji.py",
     "prompts.py",
     "scenes.py",

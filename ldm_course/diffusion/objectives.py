@@ -28,6 +28,7 @@ class BatchRandom:
 
     def begin(self, seed: int, step: int) -> None:
         """Goes to the beginning of that step's numbers."""
+        self.step = step
         self.generator.manual_seed((seed * 1_000_003 + step + 1) % 2**63)
 
     def normal(self, *shape: int) -> Tensor:

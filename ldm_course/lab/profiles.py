@@ -30,7 +30,8 @@ class Scale:
     `clip_images` each CLIP, `condition_images` each of the denoisers that tell what a condition does, `cascade_images`
     the cascade's largest stage, twice as many the next smaller one, and so on, `flow_images` each of the flows and
     transformers, which draw by `flow_evaluations` of the network, `latent_crops` each of the autoencoders whose latents
-    are compared, `latent_images` each of the denoisers of these, and `detector_scenes` the network that reads scenes.
+    are compared, `latent_images` each of the denoisers of these, `few_step_images` each consistency model in pixels,
+    with `latent_times` as many in latents, and `detector_scenes` the network that reads scenes.
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
     `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
@@ -55,6 +56,7 @@ class Scale:
     flow_evaluations: tuple[int, ...] = (5, 10, 20, 50)
     latent_crops: int = 50_000
     latent_images: int = 75_000
+    few_step_images: int = 16_000
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
@@ -166,6 +168,7 @@ PROFILES = {
             flow_evaluations=(3,),
             latent_crops=32,
             latent_images=48,
+            few_step_images=64,
             limit=256,
             sides=(32, 64),
             call_seconds=1.0,
@@ -213,6 +216,7 @@ PROFILES = {
             flow_images=80_000,
             latent_crops=12_000,
             latent_images=72_000,
+            few_step_images=63_000,
             long=True,
             seeds=3,
         ),
@@ -234,6 +238,7 @@ PROFILES = {
             condition_images=320_000,
             cascade_images=150_000,
             flow_images=320_000,
+            few_step_images=320_000,
         ),
     ),
     # the course's networks, which two cores can sample from, trained on one large GPU until they have learnt
@@ -270,6 +275,7 @@ PROFILES = {
             flow_images=1_000_000,
             latent_crops=300_000,
             latent_images=600_000,
+            few_step_images=1_000_000,
             call_seconds=1.5,
         ),
     ),

@@ -31,6 +31,7 @@ from .stages import (
     conditions,
     cost,
     denoisers,
+    few_steps,
     fine_structures,
     flow,
     latents,
@@ -58,7 +59,7 @@ def _all() -> Iterator[Stage]:
     yield from (*text2image.STAGES, *obedience.STAGES, *prompts.STAGES, *clip.STAGES, *conditions.STAGES)
     yield from (*flow.STAGES, *denoisers.DRAWINGS, *cascade.STAGES)
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
-    yield from latents.STAGES
+    yield from (*latents.STAGES, *few_steps.STAGES)
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)
 
 

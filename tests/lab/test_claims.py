@@ -1166,3 +1166,78 @@ def test_autoencoders_are_judged_when_all_are_there_by_enough_and_beyond_chance(
 def test_the_judge_reads_what_the_stage_records():
     assert (ch9_whats_next.REBUILT, ch9_whats_next.NEAR) == (latents.REBUILT, latents.NEAR)
     assert [stage.name for stage in latents.STAGES] == [ch9_whats_next.LATENTS]
+
+
+def in_few_steps(
+    one=1.0, two=1.0, four=1.0, teacher=(9.0, 5.0, 2.0, 1.0, 1.0, 1.0), n=1000, epochs=100.0, distilled=20.0, space=None
+):
+    """The results of the stage on few steps, the same in both spaces; or in one, of which nothing is known but that
+    its teacher has not learnt in the other."""
+    rows, spaces = [], ("pixel", "latent")
+    for s in spaces:
+        for steps, kd in zip((1, 2, 4, 10, 20, 50), teacher, strict=True):
+            row = {"space": s, "method": "teacher", "steps": steps, "quality": judgement(kd, n=n)}
+            rows += [row | {"sampler": "ddim"}, row | {"sampler": "dpmpp", "quality": judgement(0.1, n=n)}]
+        for steps, kd in ((1, one), (2, two), (4, four)):
+            made = {"sampler": "multistep", "steps": steps, "quality": judgement(kd, n=n)}
+            rows.append({"space": s, "method": "distilled"} | made)
+            rows.append({"space": s, "method": "without a teacher"} | made | {"quality": judgement(0.1, n=n)})
+    flops = {"pixel": (613, 0), "latent": (38, 308)}
+    return {
+        "finished": True,
+        "rows": rows,
+        "teachers": {s: {"epochs": epochs if space in (None, s) else 1.0} for s in spaces},
+        "trainings": {f"{s}, distilled": {"epochs": distilled, "course": "…"} for s in spaces},
+        "one_step": {
+            s: {"flops": {"network": a, "decoder": b, "decoder_share": b / (a + b)}} for s, (a, b) in flops.items()
+        },
+    }
+
+
+def test_one_step_is_judged_by_the_steps_that_are_enough(store):
+    assert judged("C9.3").verdict == NOT_YET and "--stage few-steps-cifar10-32" in judged("C9.3").found
+    for given, word in (
+        ({}, CONFIRMED),
+        ({"one": 0.5}, CONFIRMED),
+        ({"one": 1.095}, REFINED),  # resolved, and less than a tie
+        ({"one": 1.9, "two": 1.9, "four": 1.9}, REFINED),  # within a factor of two
+        ({"one": 2.1, "two": 1.9, "four": 1.9}, REFUTED),
+        ({"one": 2.1, "two": 1.9, "four": 1.05}, REFINED),  # four steps are as good as ten
+        ({"one": 2.1, "four": 1.0, "teacher": (9.0, 5.0, 1.0, 1.0, 1.0, 1.0), "two": 1.9}, REFUTED),  # and four as four
+        ({"one": 9.0, "two": 1.0, "four": 1.0}, REFUTED),  # one step is what the teacher's was
+        ({"one": 1.5, "teacher": (1.5, 1.2, 1.0, 1.0, 1.0, 1.0)}, REFUTED),  # near, and no gain
+        ({"teacher": (1.05, 1.0, 1.0, 1.0, 1.0, 1.0)}, NOT_HERE),  # one step of the teacher cannot be told from 50
+    ):
+        store("few-steps-cifar10-32", in_few_steps(**given))
+        assert judged("C9.3").verdict == word, given
+    store("few-steps-cifar10-32", in_few_steps(one=1.5))
+    found = judged("C9.3")
+    assert found.sources == ("few-steps-cifar10-32-cpu",)
+    assert "in latent space KD-E 1.500 ± 0.030 in one step; the teacher 9.000" in found.found
+    assert "1.000 ± 0.030 in 10 DDIM steps, which are enough" in found.found
+    assert "decoder is 89% of the FLOPs" in found.holds and "16x cheaper" in found.holds and "1.8x" in found.holds
+
+
+def test_one_step_is_judged_in_either_space_and_not_too_soon(store):
+    few, no = {"distilled": 19.9}, {"one": 5.0, "two": 5.0, "four": 5.0}
+    for given, word in (
+        (few, CONFIRMED),  # who has arrived has arrived
+        (few | no, NOT_HERE),
+        (few | {"one": 1.5}, NOT_HERE),
+        (no, REFUTED),
+        ({"epochs": 19.9}, NOT_HERE),
+        ({"n": 999}, NOT_HERE),
+        ({"space": "latent"}, CONFIRMED),
+        ({"space": "pixel", "one": 1.5}, REFINED),
+        ({"space": "pixel"} | no, NOT_HERE),  # the other space might do better
+    ):
+        store("few-steps-cifar10-32", in_few_steps(**given))
+        assert judged("C9.3").verdict == word, given
+    results = in_few_steps()
+    for row in [r for r in results["rows"] if r["method"] == "distilled"]:
+        results["rows"].remove(row)
+    store("few-steps-cifar10-32", results)
+    assert judged("C9.3").verdict == NOT_HERE and "distilling …" in judged("C9.3").found
+    del results["trainings"]["latent, distilled"]
+    store("few-steps-cifar10-32", results)
+    assert judged("C9.3").verdict == NOT_YET and "in latent space has not been judged yet" in judged("C9.3").found
