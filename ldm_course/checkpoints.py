@@ -26,11 +26,13 @@ from .networks.clip import CLIP
 from .networks.detector import Detector
 from .networks.text import TextUNet
 from .networks.unet import UNet
+from .networks.video import VideoUNet, VideoUNetConfig
 from .spaces import LatentSpace, PixelSpace
 
 KINDS = {
     "unet": (UNet, UNetConfig),
     "text-unet": (TextUNet, TextUNetConfig),
+    "video-unet": (VideoUNet, VideoUNetConfig),
     "autoencoder": (Autoencoder, AutoencoderConfig),
     "clip": (CLIP, CLIPConfig),
     "detector": (Detector, DetectorConfig),
@@ -39,6 +41,7 @@ DENOISERS = ("unet", "text-unet")
 _CALLED = {
     UNet: "a U-Net",
     TextUNet: "a U-Net",
+    VideoUNet: "a U-Net of clips",
     Autoencoder: "an autoencoder",
     CLIP: "a CLIP",
     Detector: "a detector",

@@ -28,7 +28,8 @@ class Scale:
     and `structures` each of those that learn nothing but fine structures; `texture_images` each of the trainings that
     tell what texture does (None: as many as the stage's time allows), `text_images` the denoiser that reads texts,
     `clip_images` each CLIP, `condition_images` each of the denoisers that tell what a condition does, and
-    `detector_scenes` the network that reads pictures of scenes.
+    `detector_scenes` the network that reads pictures of scenes. Networks of clips, and the image networks that they are
+    held against, learn from `video_clips` and see `video_images` frames of them, at 32 a side half as many.
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
     `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
@@ -48,6 +49,8 @@ class Scale:
     detector_scenes: int = 400_000
     clip_images: int = 60_000
     condition_images: int = 40_000
+    video_clips: int = 1000
+    video_images: int = 24_000
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
@@ -144,6 +147,8 @@ PROFILES = {
             text_images=48,
             clip_images=64,
             condition_images=48,
+            video_clips=16,
+            video_images=48,
             limit=256,
             sides=(32, 64),
             call_seconds=1.0,
@@ -187,6 +192,8 @@ PROFILES = {
             text_images=3_000_000,
             clip_images=400_000,
             condition_images=160_000,
+            video_clips=600,
+            video_images=100_000,
             long=True,
             seeds=3,
         ),
@@ -201,7 +208,7 @@ PROFILES = {
         reference_count=4096,
         ddpm_count=128,
         match_steps=50,
-        scale=Scale(images=1_000_000, clip_images=300_000, condition_images=320_000),
+        scale=Scale(images=1_000_000, clip_images=300_000, condition_images=320_000, video_images=160_000),
     ),
     # the course's networks, which two cores can sample from, trained on one large GPU until they have learnt
     "reference": Profile(
@@ -232,6 +239,8 @@ PROFILES = {
             text_images=6_000_000,
             clip_images=1_200_000,
             condition_images=600_000,
+            video_clips=4000,
+            video_images=1_300_000,
             call_seconds=1.5,
         ),
     ),

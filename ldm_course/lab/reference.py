@@ -39,6 +39,7 @@ from .stages import (
     stable_diffusion,
     text2image,
     texture,
+    video,
 )
 from .stages.base import Run, Stage, names_of, record_name, went_on_from
 
@@ -53,6 +54,7 @@ def _all() -> Iterator[Stage]:
     yield from (*autoencoders.PHOTOGRAPHS, *denoisers.PHOTOGRAPHS, *sampling.STAGES)
     yield from (*comparison.STAGES, *texture.STAGES)
     yield from (*text2image.STAGES, *obedience.STAGES, *prompts.STAGES, *clip.STAGES, *conditions.STAGES)
+    yield from video.STAGES
     yield from denoisers.DRAWINGS
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)
