@@ -44,19 +44,6 @@ def test_the_tracks_are_the_ellipses_on_which_things_go():
             assert torch.allclose(path[:4] - middle, middle - path[4:])  # half a period later, on the other side
 
 
-def test_the_pictures_show_the_things_where_the_tracks_say():
-    """On plain paper without grain, what a frame has that the next has not lies where the thing was."""
-    indices = [i for i, s in enumerate(scenes.factors_of(0, range(300))) if s.pattern == "plain" and len(s.things) == 1]
-    tracks, size = scenes.tracks(0, indices, 2), 64
-    grid = (torch.arange(size) + 0.5) / size
-    for i, path in zip(indices, tracks):
-        first, second = scenes.clip(0, i, size, 2, texture=0).float()
-        change = (first - second).abs().sum(0)
-        weight = change / change.sum()
-        where = torch.stack([(weight * grid).sum(), (weight * grid[:, None]).sum()])
-        assert (where - path[:, 0].mean(0)).norm() < 0.03  # between the two places, and the shadows
-
-
 def test_clips_are_kept_and_the_splits_share_none(cache):
     one = load_clips(16, frames=2, limit=5)
     path = next(cache.glob("clips-train-5-16-2-0.npz"))

@@ -14,7 +14,7 @@ from ldm_course.page.films import film, sheet
 
 def frames(n=4, height=6, width=10):
     """One grey level for each frame."""
-    return np.stack([np.full((height, width, 3), 40 * k, np.uint8) for k in range(n)])
+    return np.stack([np.full((height, width, 3), 40 * k % 256, np.uint8) for k in range(n)])
 
 
 def picture(html):

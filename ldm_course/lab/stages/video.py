@@ -343,7 +343,7 @@ STAGES = (
         "video-scenes-64",
         "clips of scenes: an image network's frames, networks of clips in latents and in pixels",
         video,
-        minutes(12, 15, hours=85),
+        minutes(4, 4, hours=85),
         networks=5,
         needs=(FIRST_STAGE.name, READER),
         shows={
