@@ -1059,11 +1059,12 @@ def test_control_is_judged_of_what_has_learnt_and_by_enough_pictures(store):
 # -------------------------------------------------------------------------------------------------------- video
 
 
-def of_clips(kept=0.9, bend=0.02, flicker=0.3, step=0.026, changes=0.0, error=0.01):
+def of_clips(kept=0.9, bend=0.02, flicker=0.3, step=0.026, changes=0.0, error=0.01, copied=0.55):
     signs = {"kept": (kept, error), "bend": (bend, 0.001), "flicker": (flicker, 0.02), "step": (step, 0.001)}
     coherence = {name: {"mean": mean, "error": e, "n": 125} for name, (mean, e) in signs.items()}
     quality = {"frames": judgement(0.3, 0.02, 125), "changes": judgement(changes, 0.01, 125)}
-    return {"coherence": coherence, "quality": quality, "clips": 125, "epochs": 20.8}
+    near = {"share": copied, "error": 0.05}
+    return {"coherence": coherence, "quality": quality, "clips": 125, "copied": near}
 
 
 def videos(epochs=20.8, clips=125, **methods):
@@ -1121,6 +1122,7 @@ def test_video_is_judged_only_by_what_tells_real_clips_from_bad_ones(store):
         ({"frames_of_different_clips": {"kept": 0.9}}, "frames of different clips pass by kept"),
         ({"frames_of_different_clips": {"flicker": 0.01}}, "frames of different clips pass by flicker"),
         ({"video_from_scratch": {"bend": None}}, "no tracks"),
+        ({"video_from_scratch": {"copied": 0.65}}, "in 65%, where 50% are expected"),
     ):
         store("video-scenes-64", videos(**options))
         assert judged("C9.4").verdict == NOT_HERE and missing in judged("C9.4").found

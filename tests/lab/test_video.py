@@ -8,6 +8,7 @@ from PIL import Image
 
 from ldm_course import checkpoints
 from ldm_course.files import place_of
+from ldm_course.lab import reference
 from ldm_course.lab.claims import ledger, verdicts
 from ldm_course.lab.records import load_record
 from ldm_course.lab.reference import run_stages
@@ -63,6 +64,9 @@ def test_every_method_is_judged_by_the_same_measures_on_as_many_clips(out):
         assert row["clips"] == video.FRAMES and set(row["coherence"]) == set(coherence.MEASURES)
         for quality in row["quality"].values():
             assert quality["n_generated"] == row["clips"] and quality["kd_e_error"] > 0
+    for (_, name), row in found.items():
+        assert ("copied" in row) == (name in large[-2:] + small[-3:])
+        assert "copied" not in row or (0 <= row["copied"]["share"] <= 1 and row["copied"]["n"] == video.FRAMES)
     judged = ledger.CLAIMS["C9.4"].judge({STAGE: results(out)})
     assert judged.verdict == verdicts.NOT_HERE and "epochs of training" in judged.found
 
@@ -93,6 +97,20 @@ def test_one_noise_is_a_still_and_the_files_are_small(out):
     assert path.stat().st_size < 300_000
     with Image.open(place_of("picture", f"{STAGE}-smoke", out)) as picture:
         assert picture.height == len(results(out)["rows_of_the_picture"]) * 66 - 2
+
+
+def test_a_clip_as_one_picture_holds_its_frames_one_below_the_other():
+    clips = torch.arange(2 * 3 * 3 * 4 * 5).view(2, 3, 3, 4, 5)
+    tall = video._tall(clips)
+    assert tall.shape == (2, 3, 12, 5) and all(
+        torch.equal(tall[:, :, 4 * k : 4 * k + 4], clips[:, k]) for k in range(3)
+    )
+
+
+def test_the_film_is_published_with_the_record(out):
+    reference.collect(SMOKE, out, [STAGE], say=lambda line: None)
+    here, there = (place_of("film", f"{STAGE}-smoke", root) for root in (out, None))
+    assert here.read_bytes() == there.read_bytes() and here != there
 
 
 def test_the_network_of_clips_is_kept_and_draws(out):

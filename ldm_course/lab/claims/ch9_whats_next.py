@@ -34,8 +34,9 @@ def _video(seen: Evidence) -> Finding:
     what real ones go, and the changes' KD-E is resolvably below that of stills, which is an image network's frames of
     one noise. If they do not, the claim is refined.
 
-    Not testable before 20 epochs and 1,000 frames; where the detector finds no track; and where the instruments let
-    pass what must fail: frames in wrong order by their bend and changes, frames of different clips by all signs.
+    Not testable before 20 epochs and 1,000 frames; where clips are copies, nearer to training clips than to held-out
+    ones, since what is copied is coherent; where the detector finds no track; and where the instruments let pass what
+    must fail: frames in wrong order by their bend and changes, frames of different clips by all signs.
     """
     found = seen.results(VIDEO)
     rows = {row["method"]: row for row in found["rows"] if row["size"] == 64}
@@ -46,6 +47,10 @@ def _video(seen: Evidence) -> Finding:
     missing = lacking(epochs, [(found["steps"], found["data"]["frames"] * video["clips"])]) or _let_pass(rows)
     if not missing and any(row["coherence"][sign]["mean"] is None for row in (real, alone, video) for sign in SIGNS):
         missing = "the detector finds no tracks"
+    if not missing and _copied(video):
+        missing = (
+            f"clips are copies: nearer to training clips in {video['copied']['share']:.0%}, where 50% are expected"
+        )
     if missing:
         return Finding(NOT_HERE, missing)
     signs = {sign: _nearer(*(row["coherence"][sign] for row in (real, alone, video))) for sign in SIGNS}
@@ -89,6 +94,11 @@ def _nearer(real: dict, alone: dict, video: dict) -> str:
     return CONFIRMED if way - left > rules.half * way else REFINED
 
 
+def _copied(row: dict) -> bool:
+    """Whether more clips are nearer to training clips than to held-out ones than chance gives."""
+    return row["copied"]["share"] - 0.5 > rules.scatter * row["copied"]["error"]
+
+
 def _let_pass(rows: Mapping[str, dict]) -> str:
     """What the instruments do not tell from real clips although they must; empty where there is nothing."""
     real, shuffled, mixed = (rows[name] for name in ("real clips", "frames shuffled", "frames of different clips"))
@@ -118,7 +128,8 @@ def _spaces(rows: list[dict]) -> str:
             f"{part} {'not told apart' if lead is None else 'better' if lead > 0 else 'worse'}"
             for part, lead in leads.items()
         )
-        said.append(f"at equal {budget} {', '.join(words)}")
+        copies = ", and copied" if _copied(small[name]) else ""
+        said.append(f"at equal {budget} {', '.join(words)}{copies}")
     return f"At 32, latents against pixels: {'; '.join(said)}."
 
 

@@ -29,6 +29,7 @@ from ...files import place_of, written_whole
 from ...measure import coherence
 from ...measure.clip_cost import ClipCounts, savings, video_unet_flops
 from ...measure.complexity import autoencoder_flops, count_parameters, unet_flops
+from ...measure.copying import copying
 from ...networks.autoencoder import Autoencoder
 from ...networks.detector import Detector
 from ...networks.video import VideoUNetConfig
@@ -44,6 +45,7 @@ from .prompts import READER
 
 SIZE, SMALL, FRAMES = 64, 32, 8
 METHOD = "dpmpp"
+COMPARED = 1000  # clips of either kind, at most, among which the nearest to a new one is looked for
 SHOWN = 6  # clips of each row of the film
 REAL, DECODED, SHUFFLED, MIXED = "real clips", "encoded and decoded", "frames shuffled", "frames of different clips"
 ALONE, ONE_NOISE = "images alone", "images of one noise"
@@ -54,7 +56,7 @@ ON_FILM = (DECODED, ALONE, ONE_NOISE, ALIGNED)
 
 @dataclass
 class Side:
-    """All that is the same for the methods of one size: clips to learn from and others to be held against, the first
+    """All that is the same for the methods of one size: clips to learn from and others that are held out, the first
     stage, and who judges. `count` clips of each method are judged."""
 
     run: Run
@@ -62,20 +64,21 @@ class Side:
     first: Autoencoder
     reader: Detector
     train: Clips
-    test: Clips
+    held_out: Clips
+    count: int
 
     @classmethod
     def of(cls, run: Run, size: int, first: Autoencoder, reader: Detector) -> Side:
         count = max(FRAMES, run.profile.eval_count // FRAMES)
-        train, test = (
-            load_clips(size, split, frames=FRAMES, limit=n)
-            for split, n in (("train", run.scale.video_clips), ("test", count))
-        )
-        return cls(run, size, first, reader, train, test)
+        clips = run.scale.video_clips
+        counts = {"train": clips, "test": max(count, min(clips, COMPARED))}
+        sets = (load_clips(size, split, frames=FRAMES, limit=n) for split, n in counts.items())
+        return cls(run, size, first, reader, *sets, count)
 
     @property
-    def count(self) -> int:
-        return len(self.test)
+    def test(self) -> Tensor:
+        """The real clips that are judged: so many of those held out."""
+        return self.held_out.clips[: self.count]
 
     @cached_property
     def latents(self) -> Latents:
@@ -110,6 +113,9 @@ class Side:
             "coherence": {k: _told(v) for k, v in found.items()},
             "quality": coherence.clip_distances(clips, self.reference),
         }
+        if row.get("network") == "clips":
+            known = (of.clips[:COMPARED] for of in (self.train, self.held_out))
+            row["copied"] = copying(*map(_tall, (clips, *known)), space="pixels", device=self.run.device)
         said = ", ".join(f"{k} {v.mean:.3g}" for k, v in found.items())
         print(f"  {self.size}, {method}: {said}, KD-E of changes {row['quality']['changes']['kd_e']:.3f}", flush=True)
         some = clips[:SHOWN].contiguous()
@@ -121,7 +127,7 @@ class Side:
 
     def real(self) -> list[tuple[dict, Tensor]]:
         """Rows of real clips that nobody was trained on; those that must fail at the larger size alone."""
-        clips = self.test.clips
+        clips = self.test
         ways = {REAL: lambda: clips, DECODED: self.decoded}
         if self.size == SIZE:
             ways |= {SHUFFLED: lambda: coherence.shuffled(clips), MIXED: lambda: coherence.mixed(clips)}
@@ -129,10 +135,15 @@ class Side:
 
     @torch.no_grad()
     def decoded(self) -> Tensor:
-        parts = self.test.pictures.images.split(self.run.at_once)
+        parts = self.test.flatten(0, 1).split(self.run.at_once)
         return torch.cat(
             [to_uint8(self.first.reconstruct(to_float(part.to(self.run.device)))).cpu() for part in parts]
         ).unflatten(0, (self.count, FRAMES))
+
+
+def _tall(clips: Tensor) -> Tensor:
+    """A clip as one picture, its frames below each other, so that whole clips are compared: (N, 3, F·H, W)."""
+    return clips.transpose(1, 2).flatten(2, 3)
 
 
 def _told(mean: coherence.Mean) -> dict:
