@@ -28,6 +28,7 @@ from .networks.detector import Detector
 from .networks.dit import DiT
 from .networks.text import TextUNet
 from .networks.unet import UNet
+from .networks.video import VideoUNet, VideoUNetConfig
 from .spaces import LatentSpace, PixelSpace
 
 KINDS = {
@@ -35,6 +36,7 @@ KINDS = {
     "text-unet": (TextUNet, TextUNetConfig),
     "dit": (DiT, DiTConfig),
     "consistency": (ConsistencyModel, ConsistencyConfig),
+    "video-unet": (VideoUNet, VideoUNetConfig),
     "autoencoder": (Autoencoder, AutoencoderConfig),
     "clip": (CLIP, CLIPConfig),
     "detector": (Detector, DetectorConfig),
@@ -45,6 +47,7 @@ _CALLED = {
     TextUNet: "a U-Net",
     DiT: "a DiT",
     ConsistencyModel: "a consistency model",
+    VideoUNet: "a U-Net of clips",
     Autoencoder: "an autoencoder",
     CLIP: "a CLIP",
     Detector: "a detector",

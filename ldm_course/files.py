@@ -26,12 +26,17 @@ def home() -> Path:
 
 # of machine and patience that a stage is recorded on, the largest first: what ends the names of its files
 MACHINES = ("reference", "gpu", "hours", "cpu")
-PLACES = {"record": ("records", ".json"), "picture": ("records", ".png"), "weights": ("checkpoints", ".safetensors")}
+PLACES = {
+    "record": ("records", ".json"),
+    "picture": ("records", ".png"),
+    "film": ("records", ".webp"),
+    "weights": ("checkpoints", ".safetensors"),
+}
 
 
 def place_of(kind: str, name: str, root: str | os.PathLike | None = None) -> Path:
-    """Where the record, the picture or the weights (`kind`) of that name lie, there or not: below the folder `root`, by
-    default the course's own (`home`)."""
+    """Where the record, the picture, the film or the weights (`kind`) of that name lie, there or not: below the folder
+    `root`, by default the course's own (`home`)."""
     folder, suffix = PLACES[kind]
     return Path(home() if root is None else root) / folder / f"{name}{suffix}"
 

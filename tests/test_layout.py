@@ -18,6 +18,8 @@ ASIDE = {  # read when one needs them
     "detector.py",
     "editing.py",
     "clip.py",
+    "clips.py",
+    "video.py",
     "contrastive.py",
     "dit.py",
     "flow.py",

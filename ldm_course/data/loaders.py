@@ -23,7 +23,7 @@ from .pictures import Pictures
 
 TEST_FRACTION = 0.1
 SCENES_TRAIN, SCENES_TEST = 20_000, 2_000
-_FIRST_TEST_SCENE = 2**40
+FIRST_TEST_SCENE = 2**40
 _CACHE_VERSION = 1
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 
@@ -86,7 +86,7 @@ def _select(indices: Sequence[int], limit: int | None, seed: int) -> torch.Tenso
 def _load_emoji(size: int, split: str, limit: int | None, seed: int) -> Pictures:
     drawings = emoji.drawings()
     stamp = f"{_CACHE_VERSION} {emoji.version()} " + " ".join(drawing.name for drawing in drawings)
-    images = _cached(f"emoji-{size}.npz", stamp, lambda: emoji.render_all(size))
+    images = cached(f"emoji-{size}.npz", stamp, lambda: emoji.render_all(size))
     every = Pictures(
         images,
         labels=torch.tensor([emoji.GROUPS.index(drawing.group) for drawing in drawings]),
@@ -101,7 +101,7 @@ def _load_emoji(size: int, split: str, limit: int | None, seed: int) -> Pictures
 
 def _load_scenes(size: int, split: str, limit: int | None, seed: int) -> Pictures:
     count = limit or (SCENES_TRAIN if split == "train" else SCENES_TEST)
-    first = 0 if split == "train" else _FIRST_TEST_SCENE
+    first = 0 if split == "train" else FIRST_TEST_SCENE
     indices = range(first, first + count)
     known = scenes.factors_of(seed, indices)
     shapes = tuple(scenes.SHAPES)
@@ -268,7 +268,7 @@ def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     return resized
 
 
-def _cached(name: str, stamp: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+def cached(name: str, stamp: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
     """The images in the cache's file `name` if it is whole and bears this `stamp`; else made, and kept there."""
     path = cache_folder() / name
     try:

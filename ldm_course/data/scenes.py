@@ -176,6 +176,16 @@ def clip(seed: int, i: int, size: int, frames: int, texture: float = 1.0) -> tor
     return render(seed, [i] * frames, size, texture, torch.arange(frames, dtype=torch.float64) / frames)
 
 
+def tracks(seed: int, indices: Sequence[int] | torch.Tensor, frames: int) -> torch.Tensor:
+    """Where the things are in each picture of the `clip` of each of these scenes: float64 (B, frames, 3, 2), x and y of
+    their middles in widths of the picture; NaN for the things that a scene does not have."""
+    drawn = _draw(seed, _as_indices(indices))
+    thing = {name: drawn[name][:, None] for name in _OF_A_THING}
+    x, y, _ = _moved(thing, torch.arange(frames, dtype=torch.float64)[:, None] / frames)
+    there = torch.arange(3) < drawn["count"][:, None, None]
+    return torch.stack([x, y], -1).masked_fill(~there[..., None], torch.nan)
+
+
 def _as_indices(indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
     indices = torch.as_tensor(list(indices) if isinstance(indices, range) else indices, dtype=torch.int64)
     if indices.ndim != 1 or (indices < 0).any():
@@ -324,6 +334,15 @@ def _cover(depth: torch.Tensor, pixel: float) -> torch.Tensor:
     return (0.5 + depth / pixel).clamp(0, 1)
 
 
+def _moved(thing: dict[str, torch.Tensor], time: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where a thing's middle is at that time, x and y, and its tilt: it goes round an ellipse through its place, once
+    in one period, and sways."""
+    along, aside = MOTION * (2 * pi * time).sin(), MOTION / 2 * (1 - (2 * pi * time).cos())
+    x = thing["x"] + along * thing["heading"].cos() - aside * thing["heading"].sin()
+    y = thing["y"] + along * thing["heading"].sin() + aside * thing["heading"].cos()
+    return x, y, thing["tilt"] + 0.4 * thing["sway"] * (2 * pi * time).sin()
+
+
 def _add_things(canvas, chosen, thing: dict[str, torch.Tensor], time, reach: float) -> None:
     """One thing of each picture `chosen`, with its shadow, painted in place on the canvas (B, 3, size, size).
 
@@ -331,12 +350,7 @@ def _add_things(canvas, chosen, thing: dict[str, torch.Tensor], time, reach: flo
     """
     column = lambda value: value.float()[:, None, None]  # noqa: E731
     size = canvas.shape[-1]
-    # An ellipse through the thing's place, once round in one period, and a sway.
-    along, aside = MOTION * (2 * pi * time).sin(), MOTION / 2 * (1 - (2 * pi * time).cos())
-    x = thing["x"] + along * thing["heading"].cos() - aside * thing["heading"].sin()
-    y = thing["y"] + along * thing["heading"].sin() + aside * thing["heading"].cos()
-    tilt = thing["tilt"] + 0.4 * thing["sway"] * (2 * pi * time).sin()
-
+    x, y, tilt = _moved(thing, time)
     width = min(size, 2 * ceil(reach * size) + 1)
     columns, rows = (
         (middle * size - width / 2).round().long().clamp(0, size - width)[:, None] + torch.arange(width)

@@ -31,7 +31,9 @@ class Scale:
     the cascade's largest stage, twice as many the next smaller one, and so on, `flow_images` each of the flows and
     transformers, which draw by `flow_evaluations` of the network, `latent_crops` each of the autoencoders whose latents
     are compared, `latent_images` each of the denoisers of these, `few_step_images` each consistency model in pixels,
-    with `latent_times` as many in latents, and `detector_scenes` the network that reads scenes.
+    with `latent_times` as many in latents, and `detector_scenes` the network that reads scenes. Networks of clips, and
+    the image networks that they are held against, learn from `video_clips` and see `video_images` frames of them, at 32
+    a side half as many.
 
     `compile` and `cuda_graph` are TrainConfig's. `limit`: the most pictures of a data set that are used, None for all.
     `sides` of the cost stage, where no call may be expected to take more than `call_seconds`, and on a CPU, no batch
@@ -57,6 +59,8 @@ class Scale:
     latent_crops: int = 50_000
     latent_images: int = 75_000
     few_step_images: int = 16_000
+    video_clips: int = 1000
+    video_images: int = 24_000
     long: bool = False
     seeds: int = 5
     seed_images: int = 200_000
@@ -169,6 +173,8 @@ PROFILES = {
             latent_crops=32,
             latent_images=48,
             few_step_images=64,
+            video_clips=16,
+            video_images=48,
             limit=256,
             sides=(32, 64),
             call_seconds=1.0,
@@ -217,6 +223,8 @@ PROFILES = {
             latent_crops=12_000,
             latent_images=72_000,
             few_step_images=63_000,
+            video_clips=600,
+            video_images=100_000,
             long=True,
             seeds=3,
         ),
@@ -239,6 +247,7 @@ PROFILES = {
             cascade_images=150_000,
             flow_images=320_000,
             few_step_images=320_000,
+            video_images=160_000,
         ),
     ),
     # the course's networks, which two cores can sample from, trained on one large GPU until they have learnt
@@ -276,6 +285,8 @@ PROFILES = {
             latent_crops=300_000,
             latent_images=600_000,
             few_step_images=1_000_000,
+            video_clips=4000,
+            video_images=1_300_000,
             call_seconds=1.5,
         ),
     ),

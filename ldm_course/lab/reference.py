@@ -43,6 +43,7 @@ from .stages import (
     stable_diffusion,
     text2image,
     texture,
+    video,
 )
 from .stages.base import Run, Stage, names_of, record_name, went_on_from
 
@@ -57,9 +58,9 @@ def _all() -> Iterator[Stage]:
     yield from (*autoencoders.PHOTOGRAPHS, *denoisers.PHOTOGRAPHS, *sampling.STAGES)
     yield from (*comparison.STAGES, *texture.STAGES)
     yield from (*text2image.STAGES, *obedience.STAGES, *prompts.STAGES, *clip.STAGES, *conditions.STAGES)
-    yield from (*flow.STAGES, *denoisers.DRAWINGS, *cascade.STAGES)
+    yield from denoisers.DRAWINGS
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
-    yield from (*latents.STAGES, *few_steps.STAGES)
+    yield from (*latents.STAGES, *cascade.STAGES, *few_steps.STAGES, *video.STAGES, *flow.STAGES)
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)
 
 

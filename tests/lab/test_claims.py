@@ -1241,3 +1241,80 @@ def test_one_step_is_judged_in_either_space_and_not_too_soon(store):
     del results["trainings"]["latent, distilled"]
     store("few-steps-cifar10-32", results)
     assert judged("C9.3").verdict == NOT_YET and "in latent space has not been judged yet" in judged("C9.3").found
+
+
+# -------------------------------------------------------------------------------------------------------- video
+
+
+def of_clips(kept=0.9, bend=0.02, flicker=0.3, step=0.026, changes=0.0, error=0.01, copied=0.55):
+    signs = {"kept": (kept, error), "bend": (bend, 0.001), "flicker": (flicker, 0.02), "step": (step, 0.001)}
+    coherence = {name: {"mean": mean, "error": e, "n": 125} for name, (mean, e) in signs.items()}
+    quality = {"frames": judgement(0.3, 0.02, 125), "changes": judgement(changes, 0.01, 125)}
+    near = {"share": copied, "error": 0.05}
+    return {"coherence": coherence, "quality": quality, "clips": 125, "copied": near}
+
+
+def videos(epochs=20.8, clips=125, **methods):
+    """What the stage records; methods' names with _ for spaces, and what differs from good ones."""
+    far = {"kept": 0.02, "bend": 0.35, "flicker": 60.0, "step": 0.23, "changes": 1.9}
+    usual = {
+        "real clips": {"flicker": 0.0},
+        "encoded and decoded": {},
+        "frames shuffled": {"bend": 0.09, "step": 0.05, "flicker": 0.0, "changes": 0.05},
+        "frames of different clips": far,
+        "images alone": far,
+        "images of one noise": {"kept": 1.0, "bend": 0.0, "flicker": 0.0, "step": 0.0, "changes": 0.2},
+        "video from scratch": {"kept": 0.7, "bend": 0.03, "flicker": 2.0, "changes": 0.1},
+        "video from images": {"kept": 0.8},
+    }
+    usual |= {name.replace("_", " "): usual[name.replace("_", " ")] | of for name, of in methods.items()}
+    rows = [{"method": name, "size": 64} | of_clips(**of) | {"clips": clips} for name, of in usual.items()]
+    for row in rows:
+        row["epochs"] = epochs
+    small = ("encoded and decoded", "pixel video", "latent video", "latent video of as many FLOPs")
+    rows += [{"method": name, "size": 32} | of_clips(changes=0.5 if name == "pixel video" else 0.1) for name in small]
+    return {"rows": rows, "steps": 25, "data": {"frames": 8}}
+
+
+BACK = {"kept": 0.02, "bend": 0.35, "flicker": 60.0}
+
+
+@pytest.mark.parametrize(
+    "video, word, says",
+    [
+        ({}, CONFIRMED, "things move as in real clips"),
+        ({"kept": 0.4}, REFINED, "0.02, 0.4, 0.9"),  # nearer, but not by half of the way
+        ({"kept": 0.02}, REFINED, "0.02, 0.02, 0.9"),  # one sign of three is not there
+        (BACK, REFUTED, "60, 60, 0.3"),
+        ({"kept": 0.0, "bend": 0.7, "flicker": 80.0}, REFUTED, "80"),  # further off than frames alone
+        ({"step": 0.012}, REFINED, "do not move"),
+        ({"changes": 0.19}, REFINED, "do not move"),  # no better than stills, as far as can be told
+        ({"flicker": 0.0, "bend": 0.0, "kept": 1.0, "step": 0.0, "changes": 0.2}, REFINED, "do not move"),  # a still
+    ],
+)
+def test_video_is_coherent_by_three_signs_and_moves(store, video, word, says):
+    assert judged("C9.4").verdict == NOT_YET and "--stage video-scenes-64" in judged("C9.4").found
+    store("video-scenes-64", videos(video_from_scratch=video))
+    found = judged("C9.4")
+    assert found.verdict == word and says in found.found and found.sources == ("video-scenes-64-cpu",)
+    assert "at equal images frames not told apart, changes better" in found.holds
+
+
+def test_video_is_judged_only_by_what_tells_real_clips_from_bad_ones(store):
+    for options, missing in (
+        ({"epochs": 12.0}, "12 epochs"),
+        ({"clips": 64}, "512 pictures"),
+        ({"frames_shuffled": {"bend": 0.021}}, "shuffled frames pass by bend"),
+        ({"frames_shuffled": {"changes": 0.01}}, "shuffled frames pass by changes"),
+        ({"frames_of_different_clips": {"kept": 0.9}}, "frames of different clips pass by kept"),
+        ({"frames_of_different_clips": {"flicker": 0.01}}, "frames of different clips pass by flicker"),
+        ({"video_from_scratch": {"bend": None}}, "no tracks"),
+        ({"video_from_scratch": {"copied": 0.65}}, "in 65%, where 50% are expected"),
+    ):
+        store("video-scenes-64", videos(**options))
+        assert judged("C9.4").verdict == NOT_HERE and missing in judged("C9.4").found
+    store("video-scenes-64", videos())
+    with verdicts.under(half=0.99):
+        assert judged("C9.4").verdict == REFINED
+    with verdicts.under(scatter=100.0):
+        assert judged("C9.4").verdict == NOT_HERE
