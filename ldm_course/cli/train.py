@@ -61,11 +61,7 @@ def train(args: argparse.Namespace) -> int:
     size = profile.size if args.size is None else args.size
     splits = (load_data(args.data, size, split, limit=args.limit, seed=args.seed) for split in ("train", "test"))
     pictures, test = splits
-    own = {
-        "autoencoder": profile.autoencoder_batch_size,
-        "text2image": profile.text_batch_size,
-        "clip": profile.clip_batch_size,
-    }.get(args.what)
+    own = {"autoencoder": profile.autoencoder_batch_size, "clip": profile.clip_batch_size}.get(args.what)
     training = TrainConfig(
         batch_size=args.batch_size or own or profile.batch_size,
         steps=args.steps,

@@ -76,9 +76,14 @@ class Scale:
 
 _TEXT = TextConfig(layers=2)
 _CLIP = CLIPConfig(TextConfig(width=96, layers=2, causal=True))
-_READS = {"attention": (False, True, True), "cross_attention_dim": _TEXT.width, "pooled": True}
-_TEXT_UNET = UNetConfig(block_out_channels=(48, 96, 144), attention_head_dim=24, **_READS)
-_CONDITION_UNET = UNetConfig(block_out_channels=(32, 64, 96), attention_head_dim=16, **_READS)
+_TEXT_UNET = UNetConfig(block_out_channels=(48, 96, 144), attention=(False, True, True), attention_head_dim=24)
+_CONDITION_UNET = UNetConfig(
+    block_out_channels=(32, 64, 96),
+    attention=(False, True, True),
+    attention_head_dim=16,
+    cross_attention_dim=_TEXT.width,
+    pooled=True,
+)
 _LATENTS_UNET = UNetConfig(block_out_channels=(32, 48, 64))
 
 
@@ -88,13 +93,12 @@ class Profile:
 
     `unet` serves both spaces, with the space's own channels, and `batch_size` both denoisers; the autoencoder has its
     own, or the same (None). `text_unet` reads texts through `text`, in latents of pictures of 64 a side, and
-    `condition_unet` is told in several ways what to draw: both see `text_batch_size` at once, few on two cores, since
-    words take many steps to be learnt. `dit` serves both spaces too, its patches as the stage says: in latents, with
-    patches of 2, it costs what `unet` does. `latents_unet` is trained on many latents. `clip` sees `clip_batch_size`
-    pairs at once, and is to tell each from all others. `budget` is what the comparison grants each space for training,
-    in seconds, the autoencoder included. `eval_count` pictures are made for each distance, `ddpm_count` for the sampler
-    of 1000 steps, the slowest; `match_steps` DDIM steps at the matched budgets. `limit` is the most pictures that are
-    used, None for all. `scale` is how far the reference stages go.
+    `condition_unet` is told in several ways what to draw. `dit` serves both spaces too, its patches as the stage says:
+    in latents, with patches of 2, it costs what `unet` does. `latents_unet` is trained on many latents. `clip` sees
+    `clip_batch_size` pairs at once, and is to tell each from all others. `budget` is what the comparison grants each
+    space for training, in seconds, the autoencoder included. `eval_count` pictures are made for each distance,
+    `ddpm_count` for the sampler of 1000 steps, the slowest; `match_steps` DDIM steps at the matched budgets. `limit` is
+    the most pictures that are used, None for all. `scale` is how far the reference stages go.
     """
 
     name: str
@@ -108,7 +112,6 @@ class Profile:
     latents_unet: UNetConfig = _LATENTS_UNET
     text: TextConfig = _TEXT
     clip: CLIPConfig = _CLIP
-    text_batch_size: int = 32
     clip_batch_size: int = 256
     batch_size: int = 64
     autoencoder_batch_size: int | None = None
@@ -141,7 +144,6 @@ PROFILES = {
         latents_unet=_SMALL_UNET,
         text=TextConfig(width=32, layers=1),
         clip=CLIPConfig(TextConfig(width=32, layers=1, causal=True), block_out_channels=(16, 32), width=16),
-        text_batch_size=16,
         clip_batch_size=16,
         batch_size=16,
         budget=1.5,
@@ -215,7 +217,7 @@ PROFILES = {
             few_images=200_000,
             seed_images=100_000,
             texture_images=60_000,
-            text_images=800_000,
+            text_images=3_000_000,
             clip_images=400_000,
             condition_images=160_000,
             cascade_images=72_000,
@@ -234,7 +236,6 @@ PROFILES = {
         unet=UNetConfig(block_out_channels=(64, 128, 192), layers_per_block=2),
         autoencoder=AutoencoderConfig(block_out_channels=(64, 128, 128), layers_per_block=1),
         batch_size=128,
-        text_batch_size=128,
         budget=180.0,
         eval_count=512,
         reference_count=4096,
@@ -255,7 +256,6 @@ PROFILES = {
         "reference",
         autoencoder=AutoencoderConfig(mid_attention=False),
         batch_size=256,
-        text_batch_size=256,
         autoencoder_batch_size=64,
         lr=1e-3,
         ema_decay=0.9995,

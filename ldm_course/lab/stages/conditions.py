@@ -28,7 +28,7 @@ from ...training.trainer import STATE_FILE, Trainer
 from .autoencoders import FIRST_STAGE
 from .base import PREDICTION, SCHEDULE, Run, Stage, minutes, reference_for, save_grid, steady_rate
 from .prompts import KINDS, READER
-from .text2image import SIZE, learning
+from .text2image import SIZE
 
 ENCODER = "clip-64"
 CONDITIONS = {  # what the network reads
@@ -38,6 +38,7 @@ CONDITIONS = {  # what the network reads
     "label": "one word, the first thing's shape, through an encoder of the same build, trained with the network",
 }
 GUIDANCE, METHOD = (1.0, 3.0), "dpmpp"
+BATCH, LR, EMA = 32, 1e-3, 0.999  # few at a time: words take many steps to be learnt
 SCENES = 10_000  # of which some three quarters have no held-out pair
 MOST = dict(zip(KINDS, (1000, 500), strict=True))  # prompts
 SHOWN = 4  # prompts of each kind in the picture, drawn with the stronger guidance
@@ -124,7 +125,8 @@ def _trainer(run: Run, name: str, scenes: Pictures, latents: Latents, clip: CLIP
     how = {"encoder": clip.text, "words": clip.config.words} if name == "frozen CLIP" else {"text": text}
     if name == "bag of words":
         how = {"text": text.as_bag()}
-    config = learning(run, run.scale.condition_images, seconds=None)
+    few = {"batch_size": min(BATCH, run.profile.batch_size), "images": run.scale.condition_images, "seconds": None}
+    config = run.train_config(lr=LR, ema_decay=EMA, decay="cosine", compile=False, **few)
     levels, told = make_schedule(SCHEDULE), _told(name, scenes)
     return denoiser_trainer(
         latents, run.profile.condition_unet, config, levels, PREDICTION, captions=told, **how, **options

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from ... import checkpoints
-from ...config import TrainConfig
 from ...data import emoji
 from ...data.latents import Latents, encode_pictures
 from ...data.loaders import load_data
@@ -36,7 +35,6 @@ SHOWN = (  # prompts of the stage's picture: drawings that are learnt, tones tha
     "a small red star above a large blue square on a plain cream background",
     "a large yellow circle in the centre on a striped navy background",
 )
-LR, EMA = 1e-3, 0.999
 TEXTS = 4  # of each training picture
 LESS = 2  # of each scene's leave some of the caption out, so that prompts may
 GUIDANCE = 3.0  # of the pictures that are shown
@@ -71,12 +69,6 @@ def texts_of(drawings: Sequence[str], scenes: Sequence[str], less: int) -> list[
     return named + [(text,) * (TEXTS - less) + tuple(part(text) for _ in range(less)) for text in scenes]
 
 
-def learning(run: Run, images: int | None, **options) -> TrainConfig:
-    """How networks that read texts are trained here; to an end that is known, at a falling rate."""
-    common = {"batch_size": run.profile.text_batch_size, "lr": LR, "ema_decay": EMA, "images": images, "compile": False}
-    return run.train_config(**(common | {"decay": "none" if images is None else "cosine"} | options))
-
-
 def text2image(run: Run) -> dict:
     """Trains, and at marks on the way judges pictures of either kind, whose captions are those of training pictures."""
     p = run.profile
@@ -87,7 +79,7 @@ def text2image(run: Run) -> dict:
     texts = texts_of(*(part.captions for part in sets), LESS)
     latents: Latents = encode_pictures(first, both, cache=run.folder, batch_size=run.at_once).subset(shown)
     space, wanted = LatentSpace(SIZE, first), run.scale.text_images
-    config = learning(run, wanted)
+    config = run.train_config(images=wanted, compile=False)
     trainer = denoiser_trainer(
         latents,
         p.text_unet,
