@@ -61,6 +61,8 @@ def test_each_space_has_a_teacher_and_two_ways_at_the_same_cost(out):
         call, fixed = (pixel, 0) if r["space"] == "pixel" else (latent, decoding)
         assert r["flops_picture"] == r["steps"] * call + fixed and r["seconds_picture"] > 0
         assert r["quality"]["n_generated"] == SMOKE.eval_count and r["parameters"] > 10_000
+        own = found["trainings"].get(f"{r['space']}, {r['method']}", {"images": 64, "training_flops": 10**9})
+        assert (r["images"], r["training_flops"]) == (own["images"], own["training_flops"])
     images = SMOKE.scale.few_step_images
     for space, seen, side in (("pixel", images, 32), ("latent", images * pixel / latent, 8)):
         taught, alone = (found["trainings"][f"{space}, {way}"] for way in few_steps.WAYS)

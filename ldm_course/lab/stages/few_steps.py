@@ -36,16 +36,18 @@ WAYS = {"distilled": True, "without a teacher": False}  # how a consistency mode
 TEACHER_STEPS, STEPS = (1, 2, 4, 10, 20, 50), (1, 2, 4)
 SAMPLERS = ("ddim", "dpmpp")  # of the teacher
 COARSEST, FINEST = 8, 64  # intervals of the noise levels, at first and at last
-RATE = 0.2  # of the denoiser's learning rate, at which the middle levels went astray within some hundred steps
+RATE = 0.5  # of the denoiser's learning rate, falling to 0: at all of it 64 intervals undid what 32 had done
 SHOWN = (("ddim", 1), ("ddim", 4), ("ddim", 50))  # of the teacher, in the picture
 
 
 @dataclass(frozen=True)
 class Side:
-    """One space: its teacher, what it was trained on as pictures and in its space, and what pictures are judged by."""
+    """One space: its teacher, what is known of that one's training, what it was trained on as pictures and in its
+    space, and what pictures are judged by."""
 
     run: Run
     teacher: Denoiser
+    trained: dict
     pictures: Pictures
     data: object
     reference: distances.Reference
@@ -115,7 +117,8 @@ def few_steps(run: Run) -> dict:
 
     Then one, two and four steps of each beside the teacher's samplers, from the same noise. `trainings` say where one
     fails: the loss, the gradient's norm and one step's quality at the end of each division of the levels (`_course`).
-    The distilled network of the latents is this stage's weights.
+    A row's `images` and `training_flops` are those of its own training; both ways begin where the teacher's ended, so
+    that its own come on top. The distilled network of the latents is this stage's weights.
     """
     sides = {space: _side(run, stage) for space, stage in TRAINED.items()}
     rows, trainings, shown = [], {}, []
@@ -125,7 +128,7 @@ def few_steps(run: Run) -> dict:
         return {
             "finished": finished,
             "data": {"name": pictures.name, "source": pictures.source, "size": pictures.size, "train": len(pictures)},
-            "teachers": {space: _taught_by(run, side, TRAINED[space]) for space, side in sides.items()},
+            "teachers": {space: side.trained for space, side in sides.items()},
             "intervals": [COARSEST, FINEST],
             "batch": min(run.at_once, run.profile.eval_count),
             "trainings": trainings,
@@ -164,19 +167,10 @@ def _side(run: Run, stage: str) -> Side:
     data = pictures
     if _is_latent(space):
         data = encode_pictures(space.autoencoder, pictures, cache=run.folder, batch_size=run.at_once)
-    return Side(run, teacher, pictures, data, reference_for(run, pictures))
-
-
-def _taught_by(run: Run, side: Side, stage: str) -> dict:
-    """What is to be known of a teacher: its weights, and how long it was trained by its record."""
-    about = run.record_of(stage)["results"]["training"]
-    kept = {name: about[name] for name in ("images", "epochs", "flops")}
-    return {
-        "weights": run.weights(stage).stem,
-        "shape": list(side.teacher.space.shape),
-        "network": side.network,
-        **kept,
-    }
+    training = run.record_of(stage)["results"]["training"]
+    trained = {"weights": run.weights(stage).stem, "shape": list(space.shape), "network": teacher.model.config}
+    trained |= {name: training[name] for name in ("images", "epochs", "flops")}
+    return Side(run, teacher, trained, pictures, data, reference_for(run, pictures))
 
 
 def _teacher_rows(side: Side) -> list[dict]:
@@ -184,10 +178,11 @@ def _teacher_rows(side: Side) -> list[dict]:
     kept = side.folder / "teacher.json"
     rows = json.loads(kept.read_text()) if kept.is_file() else []
     done = {(row["sampler"], row["steps"]) for row in rows}
+    seen = {"images": side.trained["images"], "training_flops": side.trained["flops"]}
     for steps in TEACHER_STEPS:
         for method in SAMPLERS:
             if (method, steps) not in done:
-                rows.append(side.row("teacher", method, steps, _sampled(side.teacher, method)))
+                rows.append(side.row("teacher", method, steps, _sampled(side.teacher, method), **seen))
                 with written_whole(kept) as path:
                     path.write_text(json.dumps(rows))
     return rows
@@ -213,7 +208,8 @@ def _one(side: Side, way: str) -> tuple[dict, list[dict], Tensor]:
         pixels = unet_flops(side.network.for_channels(3), side.teacher.space.size).total
         images = round(images * (run.scale.latent_times or pixels / side.flops()))
     rate = RATE * run.profile.lr
-    config = run.train_config(images=images, lr=rate, seconds=None, compile=False, cuda_graph=False)
+    how = {"images": images, "lr": rate, "decay": "cosine", "seconds": None, "compile": False, "cuda_graph": False}
+    config = run.train_config(**how)
     options = {"coarsest": COARSEST, "finest": FINEST, "out": folder, "save_every": run.save_every}
     trainer = consistency_trainer(side.data, side.teacher, config, distil=WAYS[way], **options)
     points, diverged = _trained(side, trainer, way)
@@ -232,6 +228,7 @@ def _one(side: Side, way: str) -> tuple[dict, list[dict], Tensor]:
         "seconds": progress.seconds,
         "batch_size": config.batch_size,
         "lr": config.lr,
+        "decay": config.decay,
         "images_per_s": steady_rate(progress.history),
         "points": points,
         "course": diverged or _course(points, _teacher_rows(side)[0]["quality"]),
