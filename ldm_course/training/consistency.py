@@ -114,7 +114,7 @@ class ConsistencyObjective(DenoisingObjective):
         between = levels(self.schedule, intervals).to(x0.device)
         n = rng.integers(intervals)
         t, below = between[n + 1], between[n]
-        told = () if self.condition is None else (self._told(indices, rng),)
+        told = self.told(x0, indices, rng)
         xt = add_noise(x0, eps, t, self.schedule)
         # before what is held fixed, since autocast keeps the weights that it has rounded: without a gradient, there
         said = model(xt, t, *told)

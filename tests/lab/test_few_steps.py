@@ -1,7 +1,7 @@
 """The stage of few steps at the smallest size (chapter 9)."""
 
 import pytest
-from conftest import SMOKE
+from conftest import SMOKE, stand_in_for_cifar10
 from PIL import Image
 
 from ldm_course import checkpoints
@@ -40,6 +40,8 @@ def out(tmp_path_factory):
         made = make_record(name, "reference", training, command="x", seconds=1, config=None, data_source=None)
         save_record(made, home / "records")
     with pytest.MonkeyPatch.context() as patched:
+        stand_in_for_cifar10(home)
+        patched.setenv("LDM_DATA", str(home))
         patched.setenv("LDM_HOME", str(home))
         assert run_stages([STAGE], SMOKE, home / "out", say=print) == []
         yield home / "out"

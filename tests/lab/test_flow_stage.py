@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SMOKE
+from conftest import SMOKE, stand_in_for_cifar10
 from PIL import Image
 
 from ldm_course import checkpoints
@@ -37,6 +37,8 @@ def out(tmp_path_factory):
     common = dict(command=[], seconds=1.0, data_source=None, profile="smoke", seed=0, config={}, device="cpu")
     save_record(make_record(name, "reference", paid | {"stage": flow.FIRST}, **common), home / "records")
     with pytest.MonkeyPatch.context() as patched:
+        stand_in_for_cifar10(home, 300)
+        patched.setenv("LDM_DATA", str(home))
         patched.setenv("LDM_HOME", str(home))
         assert run_stages([STAGE], SMOKE, home / "out", say=print) == []
         yield home / "out"
@@ -80,7 +82,8 @@ def test_methods_are_what_their_names_say_and_see_the_same(out):
         assert of["evaluation_flops"] == count(network, side).total
         decoded = autoencoder_flops(SMOKE.autoencoder, 32, "decode").total if of["space"] == "latent" else 0
         assert of["decoding_flops"] == decoded
-        assert of["straightness"]["s"] >= 0 and of["straightness"]["error"] > 0 < of["straightness"]["span"]
+        assert of["straightness"]["s"] >= -1e-6  # rounded: a path may be straight
+        assert of["straightness"]["error"] > 0 < of["straightness"]["span"]
     said = {(of["patch"], of["prediction"]) for of in methods.values() if of["space"] == "pixel"}
     assert said == {(None, "v"), *((patch, p) for patch in (4, 8) for p in ("x0", "eps", "u"))}
 
@@ -137,5 +140,5 @@ def test_dit_knows_classes_where_the_u_net_does(out):
     long = replace(SMOKE, scale=replace(SMOKE.scale, long=True))
     run = Run(STAGE, long, out, 1.0, torch.device("cpu"))
     setting, _ = flow._setting(run)
-    assert setting.network(flow.SHIPPED).num_classes == 10
-    assert network_for(run, setting.train, setting.spaces["pixel"]).num_classes == 10
+    assert setting.network(flow.SHIPPED).num_classes == len(setting.train.classes) == 2
+    assert network_for(run, setting.train, setting.spaces["pixel"]).num_classes == 2

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import SMOKE
+from conftest import SMOKE, stand_in_for_cifar10
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
@@ -58,11 +58,7 @@ def house(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("home")
     for name in ("records", "checkpoints"):
         (home / name).mkdir()
-    arrays = {"classes": np.array(["a", "b"]), "source": np.array("scenes that stand in for CIFAR-10")}
-    for split, first, count in (("train", 0, 96), ("test", 1000, 96)):
-        images = scenes.render(0, range(first, first + count), 32)
-        arrays |= {f"{split}_images": images.permute(0, 2, 3, 1).numpy(), f"{split}_labels": np.arange(count) % 2}
-    np.savez(home / "cifar10.npz", **arrays)
+    stand_in_for_cifar10(home)
     monkeypatch.setenv("LDM_DATA", str(home))
     monkeypatch.setenv("LDM_HOME", str(home))
     return home
