@@ -40,7 +40,7 @@ def out(tmp_path_factory):
         made = make_record(name, "reference", training, command="x", seconds=1, config=None, data_source=None)
         save_record(made, home / "records")
     with pytest.MonkeyPatch.context() as patched:
-        stand_in_for_cifar10(home)
+        stand_in_for_cifar10(home, 300)
         patched.setenv("LDM_DATA", str(home))
         patched.setenv("LDM_HOME", str(home))
         assert run_stages([STAGE], SMOKE, home / "out", say=print) == []
