@@ -63,6 +63,15 @@ def test_nothing_is_loaded_before_it_is_asked_for():
     assert printed.split() == ["False", "True"]
 
 
+def test_the_ledger_loads_no_trainer():
+    """It only reads records; what trains takes seconds to load, and warns in notebooks without widgets."""
+    code = (
+        "import sys, ldm_course.lab.claims.ledger as _; print(sorted({'accelerate', 'tqdm.auto'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'unet_of_mine'"):
         _ = ldm_course.unet_of_mine

@@ -566,3 +566,13 @@ class Still(torch.nn.Module):
 
     def forward(self, x, t, label=None):
         return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*(ROOT / "chapters").glob("*.ipynb"), *(ROOT / "book").glob("*.ipynb")]), ids=str
+)
+def test_what_notebooks_show_holds_no_warning(path):
+    """A warning says where a file lies on the machine that ran it."""
+    cells = json.loads(path.read_text())["cells"]
+    shown = [output for cell in cells for output in cell.get("outputs", ())]
+    assert shown and not [output["text"] for output in shown if output.get("name") == "stderr"]

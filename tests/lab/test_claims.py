@@ -17,7 +17,7 @@ from ldm_course.lab.claims.verdicts import CONFIRMED, NOT_HERE, NOT_YET, REFINED
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import make_record, save_record
 from ldm_course.lab.stages import latents
-from ldm_course.measure import cost_model, structures
+from ldm_course.measure import coherence, cost_model, structures
 from ldm_course.measure.complexity import autoencoder_flops, unet_flops
 
 
@@ -1273,7 +1273,7 @@ def videos(epochs=20.8, clips=125, **methods):
         row["epochs"] = epochs
     small = ("encoded and decoded", "pixel video", "latent video", "latent video of as many FLOPs")
     rows += [{"method": name, "size": 32} | of_clips(changes=0.5 if name == "pixel video" else 0.1) for name in small]
-    return {"rows": rows, "steps": 25, "data": {"frames": 8}}
+    return {"rows": rows, "steps": 25, "data": {"frames": 8}, "measures": coherence.MEASURES}
 
 
 BACK = {"kept": 0.02, "bend": 0.35, "flicker": 60.0}

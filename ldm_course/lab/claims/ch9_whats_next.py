@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ...measure.coherence import MEASURES
 from ...page.numbers import plus_minus
 from ..records import NotRecorded
 from .ch6_three_stages import cannot_tell, enough_steps, fewest
@@ -106,11 +105,10 @@ def _in_stages(seen: Evidence) -> Finding:
     if missing:
         return Finding(NOT_HERE, missing)
     mine, other = best["quality"], point["quality"]
-    change = mine["kd_e"] - other["kd_e"]
-    told = abs(change) > rules.scatter * math.hypot(mine["kd_e_error"], other["kd_e_error"])
+    change = gain(other, mine)
     steps = " + ".join(map(str, best["options"]["steps"]))
     return Finding(
-        REFINED if not told else CONFIRMED if change < 0 else REFUTED,
+        REFINED if change is None else CONFIRMED if change > 0 else REFUTED,
         f"KD-E {mine['kd_e']:.3f} by {steps} steps, against {other['kd_e']:.3f} by one network that had spent "
         f"{point['flops'] / spent:.0%} of the training FLOPs",
         "For these sizes, three equal U-Nets, and one training of each.",
@@ -195,7 +193,7 @@ def _what_is_left(found: dict) -> str:
 
 
 VIDEO = "video-scenes-64"
-SIGNS = ("kept", "bend", "flicker")  # of coherence, among `coherence.MEASURES`
+SIGNS = ("kept", "bend", "flicker")  # of coherence, among the record's `measures`
 
 
 @claim("C9.4", "Video adds temporal coherence.", "tracks, flicker and changes of clips of scenes at 64, in latents")
@@ -236,7 +234,8 @@ def _video(seen: Evidence) -> Finding:
     far = video["coherence"]["step"]["mean"] > rules.half * real["coherence"]["step"]["mean"]
     beyond = (gain(still["quality"]["changes"], video["quality"]["changes"]) or 0) > 0
     shown = (
-        f"{MEASURES[sign].split(',')[0].removesuffix(' from frame to frame')}: {_values(rows, sign)}" for sign in SIGNS
+        f"{found['measures'][sign].split(',')[0].removesuffix(' from frame to frame')}: {_values(rows, sign)}"
+        for sign in SIGNS
     )
     moves = "things move as in real clips" if far and beyond else "they do not move as real ones do"
     return Finding(
