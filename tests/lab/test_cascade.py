@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import SMOKE
+from conftest import SMOKE, empty_house
 from PIL import Image
 
 from ldm_course.data.loaders import load_data
@@ -14,9 +14,7 @@ from ldm_course.measure.complexity import unet_flops
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    for name in ("records", "checkpoints"):
-        (home / name).mkdir()
+    home = empty_house(tmp_path_factory)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("LDM_HOME", str(home))
         assert run_stages(["cascade-emoji-64"], SMOKE, home / "out") == []

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SMOKE
+from conftest import SMOKE, empty_house
 from PIL import Image
 
 from ldm_course import checkpoints
@@ -28,9 +28,7 @@ from ldm_course.training.recipes import seeded
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """Where both stages were run, with untrained stand-ins for the first stage and the detector."""
-    home = tmp_path_factory.mktemp("home")
-    for name in ("records", "checkpoints"):
-        (home / name).mkdir()
+    home = empty_house(tmp_path_factory)
     stand_ins = {
         conditions.FIRST_STAGE.name: seeded(0, Autoencoder, SMOKE.autoencoder),
         conditions.READER: seeded(0, Detector, detection.NETWORK),

@@ -1,7 +1,7 @@
 """The stage of few steps at the smallest size (chapter 9)."""
 
 import pytest
-from conftest import SMOKE, stand_in_for_cifar10
+from conftest import SMOKE, empty_house, stand_in_for_cifar10
 from PIL import Image
 
 from ldm_course import checkpoints
@@ -26,9 +26,7 @@ STAGE = "few-steps-cifar10-32"
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """Where the stage was run, with untrained stand-ins for the two denoisers."""
-    home = tmp_path_factory.mktemp("home")
-    for name in ("records", "checkpoints"):
-        (home / name).mkdir()
+    home = empty_house(tmp_path_factory)
     autoencoder = seeded(0, Autoencoder, SMOKE.autoencoder).eval()
     checkpoints.save_model(home / "checkpoints" / "autoencoder-smoke.safetensors", autoencoder)
     for space in (PixelSpace(32), LatentSpace(32, autoencoder)):

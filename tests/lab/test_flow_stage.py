@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SMOKE, stand_in_for_cifar10
+from conftest import SMOKE, empty_house, stand_in_for_cifar10
 from PIL import Image
 
 from ldm_course import checkpoints
@@ -28,9 +28,7 @@ STAGE = "flow-cifar10-32"
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """Where the stage was run, with an untrained stand-in for the first stage."""
-    home = tmp_path_factory.mktemp("home")
-    for name in ("records", "checkpoints"):
-        (home / name).mkdir()
+    home = empty_house(tmp_path_factory)
     model, name = seeded(0, Autoencoder, SMOKE.autoencoder), f"{flow.FIRST}-smoke"
     checkpoints.save_model(home / "checkpoints" / f"{name}.safetensors", model)
     paid = {"variants": {"perceptual": {"training_seconds": 1.0, "training_images": 10}}, "training_flops_image": 7}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import SMOKE
+from conftest import SMOKE, empty_house
 from PIL import Image
 
 from ldm_course.lab.claims import ledger, verdicts
@@ -19,9 +19,7 @@ STAGE = "latents-emoji-64"
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    for name in ("records", "checkpoints"):
-        (home / name).mkdir()
+    home = empty_house(tmp_path_factory)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("LDM_HOME", str(home))
         assert run_stages([STAGE], SMOKE, home / "out", say=print) == []

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import SMOKE, stand_in_for_cifar10
+from conftest import SMOKE, empty_house, stand_in_for_cifar10
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
@@ -55,9 +55,7 @@ PIXEL, LATENT, FIRST = "denoiser-cifar10-32-pixel", "denoiser-cifar10-32-latent"
 @pytest.fixture(autouse=True)
 def house(tmp_path_factory, monkeypatch):
     """The course's folders, empty, and a CIFAR-10 of scenes."""
-    home = tmp_path_factory.mktemp("home")
-    for name in ("records", "checkpoints"):
-        (home / name).mkdir()
+    home = empty_house(tmp_path_factory)
     stand_in_for_cifar10(home)
     monkeypatch.setenv("LDM_DATA", str(home))
     monkeypatch.setenv("LDM_HOME", str(home))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SMOKE
+from conftest import SMOKE, empty_house
 from PIL import Image
 
 from ldm_course import checkpoints
@@ -25,9 +25,7 @@ STAGE = "video-scenes-64"
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """Where the stage was run, with untrained stand-ins for the first stage and the detector."""
-    home = tmp_path_factory.mktemp("home")
-    for name in ("records", "checkpoints"):
-        (home / name).mkdir()
+    home = empty_house(tmp_path_factory)
     stand_ins = {
         video.FIRST_STAGE.name: seeded(0, Autoencoder, SMOKE.autoencoder),
         video.READER: seeded(0, Detector, detection.NETWORK),

@@ -11,8 +11,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ... import checkpoints
@@ -24,7 +26,7 @@ from ...files import MACHINES, place_of, written_whole
 from ...measure import distances
 from ...measure.timing import Timing, machine_rates, time_call
 from ...page import plotting
-from ...training.trainer import Progress, Trainer
+from ...training.trainer import STATE_FILE, Progress, Trainer
 from ..profiles import Profile, Scale
 from ..records import load_record
 
@@ -222,6 +224,20 @@ def judged_at(
         if run.scale.long:
             keep(points)
     return points
+
+
+def found_once(folder: Path, find: Callable[[], tuple[Any, Tensor]]) -> tuple[Any, Tensor]:
+    """What `find()` makes of one training in `folder`, something that JSON can hold and uint8 pictures to be shown; or,
+    after a stop, what was kept of it. Once it is kept, the training's state, which is large, is of no more use."""
+    kept, samples = folder / "found.json", folder / "samples.safetensors"
+    if kept.is_file():
+        return json.loads(kept.read_text()), load_file(samples)["images"]
+    found, images = find()
+    save_file({"images": images}, samples)
+    with written_whole(kept) as path:
+        path.write_text(json.dumps(found))
+    (folder / STATE_FILE).unlink(missing_ok=True)
+    return found, images
 
 
 def went_on_from(run: Run) -> dict:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ... import checkpoints
@@ -17,16 +17,15 @@ from ...data.pictures import Pictures, to_float, to_uint8
 from ...data.prompts import held_out, parse, without_held_out
 from ...denoiser import Denoiser
 from ...diffusion.schedules import make_schedule
-from ...files import written_whole
 from ...measure import distances, obedience
 from ...measure.complexity import count_parameters
 from ...networks.clip import CLIP
 from ...networks.detector import Detector
 from ...spaces import LatentSpace
 from ...training.recipes import denoiser_of, denoiser_trainer
-from ...training.trainer import STATE_FILE, Trainer
+from ...training.trainer import Trainer
 from .autoencoders import FIRST_STAGE
-from .base import PREDICTION, SCHEDULE, Run, Stage, minutes, reference_for, save_grid, steady_rate
+from .base import PREDICTION, SCHEDULE, Run, Stage, found_once, minutes, reference_for, save_grid, steady_rate
 from .prompts import KINDS, READER
 from .text2image import SIZE
 
@@ -81,9 +80,12 @@ def conditions(run: Run) -> dict:
     latents = encode_pictures(first, scenes, cache=run.folder, batch_size=run.at_once)
     asked = captioned({kind: min(n, 4 * run.profile.eval_count) for kind, n in MOST.items()}, run.scale.limit)
     judge, space = Judge(run, asked, reader, reference_for(run, scenes)), LatentSpace(SIZE, first)
-    found = {name: _one(run, name, scenes, latents, clip, judge, space) for name in CONDITIONS}
+    found = {
+        name: found_once(_folder(run, name), partial(_one, run, name, scenes, latents, clip, judge, space))
+        for name in CONDITIONS
+    }
     decoded = {kind: to_uint8(first.reconstruct(to_float(of.images))) for kind, of in asked.items()}
-    shown = [torch.cat([decoded[kind][:SHOWN] for kind in KINDS]), *(pictures for _, _, pictures in found.values())]
+    shown = [torch.cat([decoded[kind][:SHOWN] for kind in KINDS]), *(pictures for _, pictures in found.values())]
     save_grid(run, torch.cat(shown))
     return {
         "finished": True,
@@ -94,8 +96,8 @@ def conditions(run: Run) -> dict:
         "steps": run.profile.match_steps,
         "prompts": {kind: len(of) for kind, of in asked.items()},
         "images": run.scale.condition_images,
-        "conditions": {name: about | {"reads": CONDITIONS[name]} for name, (about, _, _) in found.items()},
-        "rows": [{"condition": name} | row for name, (_, rows, _) in found.items() for row in rows],
+        "conditions": {name: of["about"] | {"reads": CONDITIONS[name]} for name, (of, _) in found.items()},
+        "rows": [{"condition": name} | row for name, (of, _) in found.items() for row in of["rows"]],
         "most": {kind: judge.obeyed(decoded[kind], of.captions) for kind, of in asked.items()},
         "chance": {kind: judge.obeyed(decoded[kind], _turned(of.captions)) for kind, of in asked.items()},
         "rows_of_the_picture": ["the scenes of these captions, encoded and decoded", *CONDITIONS],
@@ -133,16 +135,15 @@ def _trainer(run: Run, name: str, scenes: Pictures, latents: Latents, clip: CLIP
     )
 
 
+def _folder(run: Run, name: str) -> Path:
+    return run.folder / name.replace(" ", "-")
+
+
 def _one(
     run: Run, name: str, scenes: Pictures, latents: Latents, clip: CLIP, judge: Judge, space: LatentSpace
-) -> tuple[dict, list[dict], Tensor]:
-    """One training: what is to be said of it, its rows, and pictures to be shown; or what was kept of them."""
-    folder = run.folder / name.replace(" ", "-")
-    kept, samples = folder / "found.json", folder / "samples.safetensors"
-    if kept.is_file():
-        found = json.loads(kept.read_text())
-        return found["about"], found["rows"], load_file(samples)["images"]
-    trainer = _trainer(run, name, scenes, latents, clip, out=folder, save_every=run.save_every)
+) -> tuple[dict, Tensor]:
+    """One training: what is to be said of it with its rows, and pictures to be shown."""
+    trainer = _trainer(run, name, scenes, latents, clip, out=_folder(run, name), save_every=run.save_every)
     progress = trainer.run(show=True, label=f"{run.stage}, {name}")
     d, rows, shown = denoiser_of(trainer, space), [], []
     for kind in KINDS:
@@ -163,11 +164,7 @@ def _one(
         "images_per_s": steady_rate(progress.history),
         "loss": progress.history[-1]["loss"],
     }
-    save_file({"images": torch.cat(shown)}, samples)
-    with written_whole(kept) as path:
-        path.write_text(json.dumps({"about": about, "rows": rows}))
-    (folder / STATE_FILE).unlink(missing_ok=True)  # large, and of no more use
-    return about, rows, torch.cat(shown)
+    return {"about": about, "rows": rows}, torch.cat(shown)
 
 
 def _said(row: dict) -> str:

@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ... import checkpoints
@@ -26,9 +26,9 @@ from ...measure.timing import time_together
 from ...spaces import LatentSpace
 from ...training.consistency import consistency_trainer, intervals_at
 from ...training.recipes import denoiser_of
-from ...training.trainer import STATE_FILE, Diverged, Trainer
+from ...training.trainer import Diverged, Trainer
 from ..claims.verdicts import gain
-from .base import Run, Stage, labels_as_in, minutes, reference_for, save_grid, steady_rate
+from .base import Run, Stage, found_once, labels_as_in, minutes, reference_for, save_grid, steady_rate
 from .denoisers import put_beside
 
 TRAINED = {space: f"denoiser-cifar10-32-{space}" for space in ("pixel", "latent")}
@@ -143,9 +143,9 @@ def few_steps(run: Run) -> dict:
         rows += _teacher_rows(side)
         shown += [_eight(side, side.teacher.generate, s, method=m) for m, s in SHOWN]
         for way in WAYS:
-            about, found, pictures = _one(side, way)
-            trainings[f"{space}, {way}"] = about
-            rows += found
+            found, pictures = found_once(_folder(side, way), partial(_one, side, way))
+            trainings[f"{space}, {way}"] = found["about"]
+            rows += found["rows"]
             shown.append(pictures)
             if run.scale.long:
                 run.keep(results(False))
@@ -196,13 +196,13 @@ def _eight(side: Side, draw: Callable[..., Tensor], steps: int, **options) -> Te
     return draw(8, steps=steps, label=side.labels(8), seed=1, **options)
 
 
-def _one(side: Side, way: str) -> tuple[dict, list[dict], Tensor]:
-    """One training: what is to be said of it, its rows, and pictures to be shown; or what was kept of them."""
-    run, folder = side.run, side.folder / way.replace(" ", "-")
-    kept, samples = folder / "found.json", folder / "samples.safetensors"
-    if kept.is_file():
-        found = json.loads(kept.read_text())
-        return found["about"], found["rows"], load_file(samples)["images"]
+def _folder(side: Side, way: str) -> Path:
+    return side.folder / way.replace(" ", "-")
+
+
+def _one(side: Side, way: str) -> tuple[dict, Tensor]:
+    """One training: what is to be said of it with its rows, and pictures to be shown."""
+    run = side.run
     images = run.scale.few_step_images
     if _is_latent(side.teacher.space):
         pixels = unet_flops(side.network.for_channels(3), side.teacher.space.size).total
@@ -210,7 +210,7 @@ def _one(side: Side, way: str) -> tuple[dict, list[dict], Tensor]:
     rate = RATE * run.profile.lr
     how = {"images": images, "lr": rate, "decay": "cosine", "seconds": None, "compile": False, "cuda_graph": False}
     config = run.train_config(**how)
-    options = {"coarsest": COARSEST, "finest": FINEST, "out": folder, "save_every": run.save_every}
+    options = {"coarsest": COARSEST, "finest": FINEST, "out": _folder(side, way), "save_every": run.save_every}
     trainer = consistency_trainer(side.data, side.teacher, config, distil=WAYS[way], **options)
     points, diverged = _trained(side, trainer, way)
     d, progress = denoiser_of(trainer, side.teacher.space), trainer.progress
@@ -234,11 +234,7 @@ def _one(side: Side, way: str) -> tuple[dict, list[dict], Tensor]:
         "course": diverged or _course(points, _teacher_rows(side)[0]["quality"]),
     }
     print(f"  {side.teacher.space.name}, {way}: {about['course']}", flush=True)
-    save_file({"images": shown}, samples)
-    with written_whole(kept) as path:
-        path.write_text(json.dumps({"about": about, "rows": rows}))
-    (folder / STATE_FILE).unlink(missing_ok=True)  # large, and of no more use
-    return about, rows, shown
+    return {"about": about, "rows": rows}, shown
 
 
 def _trained(side: Side, trainer: Trainer, way: str) -> tuple[list[dict], str]:

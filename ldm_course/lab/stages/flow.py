@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ... import checkpoints
@@ -20,13 +19,23 @@ from ...denoiser import Denoiser
 from ...diffusion import flow
 from ...diffusion.objectives import DenoisingObjective
 from ...diffusion.schedules import make_schedule
-from ...files import written_whole
 from ...measure import distances
 from ...measure.complexity import Flops, autoencoder_flops, count_parameters, dit_flops, unet_flops
 from ...spaces import LatentSpace, PixelSpace
 from ...training.recipes import denoiser_of, denoiser_trainer
-from ...training.trainer import STATE_FILE, Trainer
-from .base import PREDICTION, SCHEDULE, Run, Stage, labels_as_in, minutes, reference_for, save_grid, steady_rate
+from ...training.trainer import Trainer
+from .base import (
+    PREDICTION,
+    SCHEDULE,
+    Run,
+    Stage,
+    found_once,
+    labels_as_in,
+    minutes,
+    reference_for,
+    save_grid,
+    steady_rate,
+)
 from .denoisers import network_for, put_beside, space_and_data
 
 DATA, SIZE, FIRST = "cifar10", 32, "autoencoder-cifar10-32-f4"
@@ -120,8 +129,8 @@ def flows(run: Run) -> dict:
     Its `rows` are the table: method, space, parameters, training FLOPs, the sampler and its evaluations, KD-E and FD-E.
     """
     setting, first_stage = _setting(run)
-    found = {method.name: _one(setting, method) for method in METHODS}
-    save_grid(run, torch.cat([pictures for _, _, pictures in found.values()]))
+    found = {m.name: found_once(_folder(run, m), partial(_one, setting, m)) for m in METHODS}
+    save_grid(run, torch.cat([pictures for _, pictures in found.values()]))
     put_beside(run, run.weights(FIRST))
     return {
         "finished": True,
@@ -129,8 +138,8 @@ def flows(run: Run) -> dict:
         "images": run.scale.flow_images,
         "evaluations": list(run.scale.flow_evaluations),
         "first_stage": first_stage,
-        "methods": {name: about for name, (about, _, _) in found.items()},
-        "rows": [row for _, rows, _ in found.values() for row in rows],
+        "methods": {name: of["about"] for name, (of, _) in found.items()},
+        "rows": [row for of, _ in found.values() for row in of["rows"]],
         "rows_of_the_picture": list(found),
         "evaluations_of_the_picture": run.scale.flow_evaluations[-1],
     }
@@ -145,15 +154,14 @@ def _setting(run: Run) -> tuple[Setting, dict]:
     return Setting(run, train, spaces, data, reference_for(run, train)), first_stage
 
 
-def _one(setting: Setting, method: Method) -> tuple[dict, list[dict], Tensor]:
-    """One training: what is to be said of it, its rows, and pictures to be shown; or what was kept of them."""
+def _folder(run: Run, method: Method) -> Path:
+    return run.folder / method.name.replace(" ", "-").replace("/", "")
+
+
+def _one(setting: Setting, method: Method) -> tuple[dict, Tensor]:
+    """One training: what is to be said of it with its rows, and pictures to be shown."""
     run = setting.run
-    folder = run.folder / method.name.replace(" ", "-").replace("/", "")
-    kept, samples = folder / "found.json", folder / "samples.safetensors"
-    if kept.is_file():
-        found = json.loads(kept.read_text())
-        return found["about"], found["rows"], load_file(samples)["images"]
-    trainer = setting.trainer(method, out=folder, save_every=run.save_every)
+    trainer = setting.trainer(method, out=_folder(run, method), save_every=run.save_every)
     progress = trainer.run(show=True, label=f"{run.stage}, {method.name}")
     d = denoiser_of(trainer, setting.spaces[method.space])
     about = {
@@ -181,11 +189,7 @@ def _one(setting: Setting, method: Method) -> tuple[dict, list[dict], Tensor]:
         stored = {"record": run.name, "data": setting.train.name, "classes": setting.train.classes}
         first = run.weights(FIRST).name
         checkpoints.save_denoiser(run.weights(), d, autoencoder=first, eight_bit=True, **stored)
-    save_file({"images": shown}, samples)
-    with written_whole(kept) as path:
-        path.write_text(json.dumps({"about": about, "rows": rows}))
-    (folder / STATE_FILE).unlink(missing_ok=True)  # large, and of no more use
-    return about, rows, shown
+    return {"about": about, "rows": rows}, shown
 
 
 def _rows(setting: Setting, d: Denoiser, about: dict) -> tuple[list[dict], Tensor]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...config import AutoencoderConfig
@@ -17,7 +16,6 @@ from ...data.latents import encode_pictures
 from ...data.loaders import load_data
 from ...data.pictures import Crops, Pictures, to_float, to_uint8
 from ...diffusion.schedules import make_schedule
-from ...files import written_whole
 from ...measure import diffusability, distances, fidelity
 from ...measure.complexity import autoencoder_flops, count_parameters, values
 from ...measure.ranks import rank_correlation
@@ -27,7 +25,7 @@ from ...networks.quantise import perplexity
 from ...spaces import LatentSpace
 from ...training.recipes import denoiser_trainer, finished_autoencoder
 from .autoencoders import LOSSES, convolutional, trainer_of_images
-from .base import PREDICTION, SCHEDULE, Run, Stage, about, minutes, reference_for, save_grid, steady_rate
+from .base import PREDICTION, SCHEDULE, Run, Stage, about, found_once, minutes, reference_for, save_grid, steady_rate
 from .denoisers import Training
 
 SIZE = 64
@@ -146,7 +144,10 @@ def latents(run: Run) -> dict:
     judge, found = Judge.of(run), {}
     power, _ = diffusability.channel_spectra(to_float(judge.test.images))
     for name, variant in VARIANTS.items():
-        found[name] = _one(judge, name, variant)
+        folder = run.folder / name.replace(" ", "-")
+        found[name] = found_once(folder, partial(_one, judge, name, variant, folder))
+        for part in ("autoencoder", "denoiser"):  # large, and of no more use
+            shutil.rmtree(folder / part, ignore_errors=True)
         if run.scale.long and len(found) < len(VARIANTS):
             run.keep(_results(judge, power, {k: row for k, (row, _) in found.items()}))
     rows = [judge.test.images[: 2 * SHOWN], *(pictures for _, pictures in found.values())]
@@ -189,13 +190,9 @@ def _ranks(rows: list[dict]) -> dict[str, dict[str, dict]]:
     }
 
 
-def _one(judge: Judge, name: str, variant: Variant) -> tuple[dict, Tensor]:
-    """One row, and pictures to be shown: trained and judged, or what was kept of it."""
+def _one(judge: Judge, name: str, variant: Variant, folder: Path) -> tuple[dict, Tensor]:
+    """One row, and pictures to be shown: trained and judged."""
     run = judge.run
-    folder = run.folder / name.replace(" ", "-")
-    kept, samples = folder / "found.json", folder / "samples.safetensors"
-    if kept.is_file():
-        return json.loads(kept.read_text()), load_file(samples)["images"]
     network = convolutional(run, variant.f, variant.channels, variant.codes)
     model, first = _autoencoder(run, judge.train, name, variant, network, folder / "autoencoder")
     reconstruction = judge.reconstruction(model)
@@ -225,13 +222,7 @@ def _one(judge: Judge, name: str, variant: Variant) -> tuple[dict, Tensor]:
         f"of what is drawn {quality['kd_e']:.3f}",
         flush=True,
     )
-    images = torch.cat([shown, made[:SHOWN]])
-    save_file({"images": images}, samples)
-    with written_whole(kept) as path:
-        path.write_text(json.dumps(row))
-    for part in ("autoencoder", "denoiser"):  # large, and of no more use
-        shutil.rmtree(folder / part)
-    return row, images
+    return row, torch.cat([shown, made[:SHOWN]])
 
 
 def _autoencoder(
