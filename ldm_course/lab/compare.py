@@ -163,7 +163,7 @@ def make_setting(
     size = profile.size if size is None else size
     limit = profile.limit if limit is None else limit
     budget = profile.budget if budget is None else budget
-    divisor = profile.autoencoder.downsample * 2 ** (len(profile.unet.block_out_channels) - 1)
+    divisor = profile.autoencoder.downsample * profile.unet.multiple
     if not 0 < budget < float("inf"):
         raise ValueError(f"budget={budget}; expected seconds of training for each space, more than 0")
     if size < SMALLEST:

@@ -140,7 +140,7 @@ class UNet(nn.Module):
 
     def _check(self, x: Tensor, condition: Tensor | None) -> None:
         c = self.config
-        factor = 2 ** (len(c.block_out_channels) - 1)
+        factor = c.multiple
         if x.ndim != 4 or x.shape[1] != c.in_channels or x.shape[2] % factor or x.shape[3] % factor:
             raise ValueError(
                 f"the U-Net was given {tuple(x.shape)}; expected (B, {c.in_channels}, H, W) "

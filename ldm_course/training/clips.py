@@ -84,7 +84,7 @@ def clip_trainer(
         raise ValueError(f"data of shape {tuple(samples.shape)}; expected clips (N, F, C, H, W)")
     if config.flip:
         raise ValueError("clips are not mirrored; leave flip out")
-    factor = 2 ** (len(network.block_out_channels) - 1)
+    factor = network.multiple
     if data.size % factor:
         raise ValueError(f"frames of {data.size} a side; this U-Net needs multiples of {factor}")
     network = VideoUNetConfig(network.for_channels(samples.shape[2]), samples.shape[1])

@@ -130,7 +130,7 @@ def super_resolution_trainer(
     or one that the network cannot halve often enough."""
     channels = data.images.shape[1]
     network = replace(network, in_channels=2 * channels + 1, out_channels=channels, num_classes=None)
-    factor = max(2, 2 ** (len(network.block_out_channels) - 1))
+    factor = max(2, network.multiple)
     if data.size % factor:
         raise ValueError(f"pictures of {data.size} a side; expected a multiple of {factor}, so take another size")
     model = seeded(config.seed, SuperResolutionUNet, network)

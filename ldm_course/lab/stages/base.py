@@ -8,9 +8,11 @@ folder.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -192,6 +194,19 @@ def labels_as_in(labels: Tensor | None, d: Denoiser, count: int, seed: int = 0) 
     if d.num_classes is None:
         return None
     return labels.cpu()[torch.randint(len(labels), (count,), generator=torch.Generator().manual_seed(seed))]
+
+
+def drawn_timed(run: Run, count: int, label: Tensor | None, draw: Callable[..., Tensor]) -> tuple[Tensor, float]:
+    """`count` pictures by `draw(n, batch_size=, label=, seed=)`, batch by batch, and the seconds that one took in the
+    median batch, so that a pause in the hours that slow ones take is not counted."""
+    batches, taken = [], []
+    for first in range(0, count, run.at_once):
+        n = min(run.at_once, count - first)
+        of = None if label is None else label[first : first + n]
+        started = time.perf_counter()
+        batches.append(draw(n, batch_size=n, label=of, seed=first))
+        taken.append((time.perf_counter() - started) / n)
+    return torch.cat(batches), median(taken)
 
 
 def save_grid(run: Run, images: Tensor) -> None:

@@ -51,7 +51,7 @@ def cost(run: Run) -> dict:
 def _rows(run: Run, side: int, f: int) -> list[dict]:
     """The row of one space at one side, or two, if one would build other networks for it; none if it is too small."""
     p, grid, rows, known = run.profile, side // f, [], {}
-    if grid % 2 ** (len(p.unet.block_out_channels) - 1):
+    if grid % p.unet.multiple:
         return rows
     standard, built = (networks_at(p.unet, p.autoencoder, side, f, most) for most in (math.inf, BUILT_UP_TO))
     networks = {STANDARD: standard} | ({} if built == standard else {BUILT: built})

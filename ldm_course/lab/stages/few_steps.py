@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -28,7 +27,7 @@ from ...training.consistency import consistency_trainer, intervals_at
 from ...training.recipes import denoiser_of
 from ...training.trainer import Diverged, Trainer
 from ..claims.verdicts import gain
-from .base import Run, Stage, found_once, labels_as_in, minutes, reference_for, save_grid, steady_rate
+from .base import Run, Stage, drawn_timed, found_once, labels_as_in, minutes, reference_for, save_grid, steady_rate
 from .denoisers import put_beside
 
 TRAINED = {space: f"denoiser-cifar10-32-{space}" for space in ("pixel", "latent")}
@@ -80,17 +79,10 @@ class Side:
 
     def row(self, method: str, sampler: str, steps: int, draw: Callable[..., Tensor], **about) -> dict:
         """One row of the table: the quality of the profile's `eval_count` pictures, from the same noise in every row of
-        a space, and the seconds that one took, decoder included, in the median batch."""
-        run = self.run
-        count, batches, taken = run.profile.eval_count, [], []
-        label = self.labels(count)
-        for first in range(0, count, run.at_once):
-            n = min(run.at_once, count - first)
-            of = None if label is None else label[first : first + n]
-            started = time.perf_counter()
-            batches.append(draw(n, steps=steps, label=of, seed=first, batch_size=n))
-            taken.append((time.perf_counter() - started) / n)
-        quality = distances.evaluate(torch.cat(batches), self.reference)
+        a space, and the seconds that one took, decoder included."""
+        count = self.run.profile.eval_count
+        made, seconds = drawn_timed(self.run, count, self.labels(count), partial(draw, steps=steps))
+        quality = distances.evaluate(made, self.reference)
         space = self.teacher.space.name
         print(f"  {space}, {method}, {sampler}, {steps} steps: KD-E {quality['kd_e']:.3f}", flush=True)
         return {
@@ -101,7 +93,7 @@ class Side:
             "parameters": count_parameters(self.teacher.model),
             **about,
             "flops_picture": steps * self.flops() + self.decode_flops,
-            "seconds_picture": median(taken),
+            "seconds_picture": seconds,
             "quality": quality,
         }
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from functools import partial
-from statistics import fmean, median, stdev
+from statistics import fmean, stdev
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from ...diffusion.samplers import METHODS
 from ...files import written_whole
 from ...measure import distances
 from ..profiles import STEPS
-from .base import Run, Stage, labels_as_in, minutes, record_name, reference_for, save_grid
+from .base import Run, Stage, drawn_timed, labels_as_in, minutes, record_name, reference_for, save_grid
 
 # those of the source's table come first, since all of them take hours on two cores
 SOURCE = (("ddim", 50), ("ddim", 100), ("ddpm", 1000))
@@ -73,19 +72,11 @@ def _pictures(d: Denoiser, labels: Tensor | None) -> Tensor:
 
 
 def _row(run: Run, d: Denoiser, labels: Tensor | None, reference: distances.Reference, method: str, steps: int) -> dict:
-    """One row of the table: the pictures' quality, and the seconds that one took in the median batch, so that a pause
-    in the hours that the slow ones take is not counted."""
+    """One row of the table: the pictures' quality, and the seconds that one took."""
     p = run.profile
     count = p.eval_count if steps <= 100 else p.ddpm_count
-    some = labels_as_in(labels, d, count)
-    batches, taken = [], []
-    for first in range(0, count, run.at_once):
-        n = min(run.at_once, count - first)
-        of = None if some is None else some[first : first + n]
-        started = time.perf_counter()
-        batches.append(d.generate(n, method=method, steps=steps, batch_size=n, label=of, seed=first))
-        taken.append((time.perf_counter() - started) / n)
-    made, seconds = torch.cat(batches), median(taken)
+    draw = partial(d.generate, method=method, steps=steps)
+    made, seconds = drawn_timed(run, count, labels_as_in(labels, d, count), draw)
     quality = distances.evaluate(made, reference)
     few = quality if count == p.ddpm_count else distances.evaluate(made[: p.ddpm_count], reference)
     print(f"  {method}, {steps} steps: FD-E {quality['fd_e']:.0f}, {seconds:.3g} s a picture", flush=True)
