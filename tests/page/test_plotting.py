@@ -170,6 +170,36 @@ def test_show_refuses_a_figure_without_caption():
         plotting.show(plt.figure(), " ")
 
 
+def on_the_page(monkeypatch, figure):
+    """The PNG that `show` leaves in a notebook, as the file's bytes, and as matplotlib itself would store it."""
+    outputs = []
+    monkeypatch.setattr(plotting, "_in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda data, raw=False: outputs.append(data))
+    full = io.BytesIO()
+    figure.savefig(full, format="png", bbox_inches="tight")
+    plotting.show(figure, "What is to be seen.")
+    return base64.b64decode(outputs[0]["image/png"]), full.getvalue()
+
+
+def as_array(png):
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=int)
+
+
+def test_a_plot_takes_few_bytes_on_the_page_and_looks_the_same(monkeypatch):
+    with plt.rc_context(plotting.STYLE):
+        figure, axes = plt.subplots()
+        axes.plot(np.arange(50) ** 2)
+    shown, full = on_the_page(monkeypatch, figure)
+    assert Image.open(io.BytesIO(shown)).mode == "P" and len(shown) < len(full) / 2
+    assert np.abs(as_array(shown) - as_array(full)).mean() < plotting.UNSEEN
+
+
+def test_pictures_of_many_colours_keep_them_all_on_the_page(monkeypatch):
+    noise = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    shown, full = on_the_page(monkeypatch, plotting.grid(noise, 2))
+    np.testing.assert_array_equal(as_array(shown), as_array(full))
+
+
 def stored_as(kind):
     file = io.BytesIO()
     Image.new("RGB", (3, 2), "red").save(file, kind)
