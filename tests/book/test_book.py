@@ -211,7 +211,9 @@ def toc_files():
 
 def test_every_chapter_is_in_the_contents_and_on_the_map():
     # by their numbers; a chapter's front page, which has none of a section, before its sections
-    chapters = sorted((path.stem for path in (ROOT / "chapters").glob("*.ipynb")), key=lambda s: (s[:2], s[3].isdigit(), s))
+    chapters = sorted(
+        (path.stem for path in (ROOT / "chapters").glob("*.ipynb")), key=lambda s: (s[:2], s[3].isdigit(), s)
+    )
     assert [file for file in toc_files() if file.startswith("chapters/")] == [f"chapters/{name}" for name in chapters]
     for page, folder in (("book/intro.md", "../chapters"), ("README.md", "chapters")):
         rows = dict(re.findall(r"^\| (\d+) \| (.*?) \|", (ROOT / page).read_text(), re.MULTILINE))
