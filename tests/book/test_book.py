@@ -205,11 +205,15 @@ def test_each_page_has_one_title(book):
 
 def toc_files():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    return [toc["root"], *(page["file"] for c in chapters for page in (c, *c.get("sections", ())))]
 
 
 def test_every_chapter_is_in_the_contents_and_on_the_map():
-    chapters = sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb"))
+    # by their numbers; a chapter's front page, which has none of a section, before its sections
+    chapters = sorted(
+        (path.stem for path in (ROOT / "chapters").glob("*.ipynb")), key=lambda s: (s[:2], s[3].isdigit(), s)
+    )
     assert [file for file in toc_files() if file.startswith("chapters/")] == [f"chapters/{name}" for name in chapters]
     for page, folder in (("book/intro.md", "../chapters"), ("README.md", "chapters")):
         rows = dict(re.findall(r"^\| (\d+) \| (.*?) \|", (ROOT / page).read_text(), re.MULTILINE))

@@ -8,7 +8,15 @@ import pytest
 
 from ldm_course.cli import main
 from ldm_course.lab import figures, records, report
-from ldm_course.lab.claims import ch2_results, ch6_three_stages, ch8_formula, ch9_whats_next, ledger, verdicts
+from ldm_course.lab.claims import (
+    both_spaces,
+    ch2_results,
+    ch6_three_stages,
+    ch8_formula,
+    ch9_whats_next,
+    ledger,
+    verdicts,
+)
 from ldm_course.lab.claims.ch1_complexity import states_held
 from ldm_course.lab.claims.learnt import UP_TO_100, Budget, as_good, at_equal_budget, lacking
 from ldm_course.lab.claims.ledger import CLAIMS
@@ -1318,3 +1326,157 @@ def test_video_is_judged_only_by_what_tells_real_clips_from_bad_ones(store):
         assert judged("C9.4").verdict == REFINED
     with verdicts.under(scatter=100.0):
         assert judged("C9.4").verdict == NOT_HERE
+
+
+# ------------------------------------------------------------------------------------------- both spaces at a budget
+
+
+def seeds(count=3, spread=0.001):
+    """Trainings of both spaces, whose KD-E is further apart by so much from one seed to the next."""
+    return {"images": 64, "runs": calm_runs([1 + i * spread for i in range(count)])}
+
+
+def few(latent=0.5, pixel=1.0, n=1000, epochs=25.0, distilled=None):
+    """What the stage of few steps records. A picture takes 600 FLOPs a step in pixels, 40 a step and 300 in latents."""
+    rows = [
+        {"space": s, "method": "distilled", "steps": k, "flops_picture": cost, "quality": judgement(kd, 0.01, n)}
+        for k in (1, 2, 4)
+        for s, cost, kd in (("pixel", 600 * k, pixel), ("latent", 300 + 40 * k, latent if k == 4 else 3.0))
+    ]
+    rows.append(
+        {"space": "pixel", "method": "teacher", "steps": 1, "flops_picture": 1, "quality": judgement(0.01, 0.01, n)}
+    )
+    own = distilled or {}
+    return {
+        "finished": True,
+        "rows": rows,
+        "teachers": {s: {"epochs": epochs} for s in ("pixel", "latent")},
+        "trainings": {f"{s}, distilled": {"epochs": own.get(s, epochs)} for s in ("pixel", "latent")},
+    }
+
+
+def flowing(latent=0.5, patches=(0.7, 0.6), unet=0.55, n=1000, epochs=25.0):
+    """Pixel transformers with patches of 8 cost what the latent one does, with 4 four times it, the U-Net 16 times."""
+    methods, rows = {}, []
+    made = [("latent DiT/2", "latent", 2, 100, 58, latent), ("latent U-Net", "latent", None, 100, 58, latent + 0.2)]
+    made += [
+        (f"pixel DiT/{p} {x}", "pixel", p, t, 50 * t / 100, kd + more)
+        for p, t, kd in zip((8, 4), (104, 400), patches)
+        for x, more in (("x0", 0.0), ("u", 0.4))
+    ]
+    made.append(("pixel U-Net", "pixel", None, 1600, 800, unet))
+    for name, space, patch, training, picture, kd in made:
+        methods[name] = {"space": space, "patch": patch, "epochs": epochs}
+        for calls, cost, kd_e in (
+            ((20, picture - 30, kd), (50, picture, kd)) if space == "latent" else ((50, picture, kd),)
+        ):
+            row = {"method": name, "space": space, "evaluations": calls, "training_flops": training}
+            rows.append(row | {"picture_flops": cost, "quality": judgement(kd_e, 0.01, n)})
+    return {"finished": True, "methods": methods, "rows": rows}
+
+
+def moving(equal=0.4, longer=0.3, pixel=0.8, copied=0.5, epochs=25.0):
+    """Clips of 32 a side; frames and changes are equally far."""
+    rows = []
+    for name, kd in (("pixel video", pixel), ("latent video", equal), ("latent video of as many FLOPs", longer)):
+        near = {"share": copied if name.startswith("latent") else 0.5, "error": 0.05}
+        quality = {part: judgement(kd, 0.01, 125) for part in ("frames", "changes")}
+        rows.append({"method": name, "size": 32, "epochs": epochs, "clips": 125, "copied": near, "quality": quality})
+    return {"rows": rows, "data": {"frames": 8}}
+
+
+def keep_all(store, **of):
+    """All that C9.5 reads, latents ahead everywhere, but for what is given instead; None: no record."""
+    usual = {
+        "seeds-cifar10-32": seeds(),
+        both_spaces.FEW_STEPS: few(),
+        both_spaces.FLOW: flowing(),
+        both_spaces.VIDEO: moving(),
+        both_spaces.CASCADE: staged(0.2),
+        both_spaces.LATENT_64: one_network([(90, 24_000, 0.1), (180, 48_000, 0.01)]),
+    }
+    for stage, results in usual.items():
+        given = of.get(stage.split("-")[0], results)
+        if given is not None:
+            store(stage, given)
+
+
+WORDS = (both_spaces.BETTER, both_spaces.WORSE, both_spaces.ALIKE, both_spaces.MIXED)
+
+
+@pytest.mark.parametrize(
+    "changed, word, says",
+    [
+        ({}, CONFIRMED, "cascade: better (training FLOPs 0.200 to 0.100, better)"),
+        ({"few": few(latent=2.0)}, REFUTED, "few steps: worse (1 pixel steps 1.000 to 2.000, worse"),
+        ({"few": few(latent=1.01)}, NOT_HERE, "few steps: not told apart"),
+        ({"flow": flowing(unet=0.3)}, REFINED, "the U-Net's 0.300 to 0.500, worse"),
+        ({"flow": flowing(latent=0.9)}, REFUTED, "DiT/8's 0.700 to 0.900, worse"),
+        ({"video": moving(equal=1.0)}, REFINED, "equal images, frames 0.800 to 1.000, worse"),
+        ({"video": moving(equal=0.8, longer=0.8)}, NOT_HERE, "video: not told apart"),
+        ({"cascade": staged(0.05)}, REFUTED, "cascade: worse"),
+        ({"cascade": None}, NOT_HERE, "cascade: no record"),
+        ({"cascade": None, "few": few(latent=2.0)}, REFUTED, "cascade: no record"),  # no record can save it
+    ],
+)
+def test_the_compressed_space_is_judged_by_its_worst_setting(store, changed, word, says):
+    keep_all(store, **changed)
+    found = judged("C9.5")
+    assert found.verdict == word and says in found.found
+
+
+def test_both_spaces_are_compared_at_what_the_pixels_cost(store):
+    keep_all(store)
+    found = both_spaces.settings(verdicts.Evidence())
+    assert [each.budget for each in found["few steps"]] == ["1 pixel steps", "2 pixel steps", "4 pixel steps"]
+    assert all(each.latent.quality["kd_e"] == 0.5 for each in found["few steps"])  # four steps cost less than one
+    patches = {each.budget: each.pixel.quality["kd_e"] for each in found["flow"]}
+    assert patches == {"DiT/8's": 0.7, "DiT/4's": 0.6, "the U-Net's": 0.55}  # the best prediction of each
+    row = next(r for r in flowing()["rows"] if r["method"] == "pixel DiT/8 x0")
+    assert 58 > 1.1 * row["picture_flops"]  # so that there the latents have the fewer evaluations
+    store(both_spaces.FLOW, flowing() | {"rows": [r for r in flowing()["rows"] if r["evaluations"] == 50]})
+    budgets = [each.budget for each in both_spaces.settings(verdicts.Evidence())["flow"]]
+    assert budgets == ["DiT/4's", "the U-Net's"]  # the latents' rows of 50 calls cost more than DiT/8's
+    with verdicts.under(tie=0.2):
+        assert len(both_spaces.settings(verdicts.Evidence())["flow"]) == 3
+
+
+def test_a_space_that_is_behind_must_have_been_trained_for_long_enough(store):
+    few_pixels = {"pixel": 2.0, "latent": 25.0}
+    for changed, missing in (
+        ({"few": few(n=256)}, "256 pictures"),
+        ({"few": few(distilled=few_pixels)}, "2 epochs"),
+        ({"flow": flowing(epochs=12.0)}, "12 epochs"),
+        ({"video": moving(copied=0.8)}, "its clips are copies"),
+        ({"seeds": seeds(count=2)}, "2 seeds"),
+        ({"seeds": None}, "0 seeds"),
+        ({"seeds": seeds(spread=0.6)}, "not told apart"),
+    ):
+        for path in records.list_records():
+            (verdicts.records.home() / "records" / f"{path}.json").unlink()
+        keep_all(store, **changed)
+        found = judged("C9.5")
+        assert found.verdict == NOT_HERE and missing in found.found, changed
+    keep_all(store, few=few(latent=2.0, distilled=few_pixels))  # what is ahead has arrived, however soon
+    assert both_spaces.word_of("few steps", verdicts.Evidence()) == both_spaces.WORSE
+    keep_all(store, video=moving(pixel=0.1, copied=0.8))  # copies that are behind all the same
+    assert both_spaces.word_of("video", verdicts.Evidence()) == both_spaces.WORSE
+
+
+def test_a_setting_without_a_record_has_no_word(store):
+    assert judged("C9.5").verdict == NOT_YET and "few-steps-cifar10-32" in judged("C9.5").found
+    assert {both_spaces.word_of(name, verdicts.Evidence()) for name in both_spaces.SETTINGS} == {NOT_YET}
+    with pytest.raises(ValueError, match="setting 'clips'; expected one of few steps, video"):
+        both_spaces.word_of("clips", verdicts.Evidence())
+    store(both_spaces.CASCADE, staged(0.2))
+    store(both_spaces.LATENT_64, one_network([(101, 24_000, 0.1)]))
+    assert "no mark at so few" in both_spaces.settings(verdicts.Evidence())["cascade"]
+
+
+def test_the_settings_are_those_that_the_stages_record():
+    from ldm_course.lab.stages import cascade, few_steps, flow, video
+
+    assert [few_steps.STAGES[0].name, flow.STAGES[0].name] == [both_spaces.FEW_STEPS, both_spaces.FLOW]
+    assert [video.STAGES[0].name, cascade.STAGES[0].name] == [both_spaces.VIDEO, both_spaces.CASCADE]
+    assert {video.PIXEL, video.LATENT, video.LATENT_LONGER} == {r["method"] for r in moving()["rows"]}
+    assert set(ch9_whats_next.BY_SPACE) == {*WORDS, NOT_HERE}

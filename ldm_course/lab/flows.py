@@ -1,0 +1,157 @@
+"""Section 9.5's record and networks as tables and figures: flows, transformers, patches (see `tables`, `figures`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from ..config import DiTConfig, UNetConfig
+from ..measure.complexity import count_parameters, dit_flops, unet_flops
+from ..networks.dit import DiT
+from ..networks.unet import UNet
+from ..page import plotting
+from ..page.numbers import plus_minus, si
+from .report import QUALITY_HEAD, quality
+from .tables import Record, Table
+
+PIXELS, LATENTS = (3, 32), (4, 8)  # channels and side of what is denoised, at 32 pixels a side and f = 4
+PREDICTED = {"x0": ("o", "x₀"), "eps": ("s", "ε"), "u": ("^", "u")}
+LOOKS = {  # of the methods in latents: line, marker
+    "latent U-Net by DDPM": (":", "o"),
+    "latent U-Net as a flow": ("-", "s"),
+    "latent U-Net as a flow at logit-normal times": ("--", "D"),
+    "latent DiT/2 as a flow": ("-.", "^"),
+}
+
+
+def networks(unet: UNetConfig | None = None, dit: DiTConfig | None = None) -> Table:
+    """The course's U-Net and DiT in both spaces, counted: tokens or positions, numbers in each of them, parameters, and
+    FLOPs of an evaluation, also as a multiple of the U-Net's in latents."""
+    unet, dit = unet or UNetConfig(), dit or DiTConfig()
+    every = [("U-Net", *LATENTS, None), ("DiT/2", *LATENTS, 2), ("U-Net", *PIXELS, None)]
+    every += [(f"DiT/{patch}", *PIXELS, patch) for patch in (2, 4, 8)]
+    body, usual = [], None
+    for name, channels, side, patch in every:
+        if patch is None:
+            network = unet.for_channels(channels)
+            flops, built, tokens, each = unet_flops(network, side).total, UNet(network), side**2, channels
+        else:
+            network = replace(dit, patch_size=patch).for_channels(channels)
+            flops, built = dit_flops(network, side).total, DiT(network)
+            tokens, each = (side // patch) ** 2, patch**2 * channels
+        usual = usual or flops
+        space = "latent" if (channels, side) == LATENTS else "pixel"
+        cells = [f"{tokens:,}", str(each), si(count_parameters(built)), si(flops, "FLOP"), f"{flops / usual:.2g}x"]
+        body.append([f"{space}, {name}", *cells])
+    return ["", "tokens or positions", "numbers in each", "parameters", "a call", "of the first"], body
+
+
+def last_rows(record: Record, sampler: str = "ddim") -> dict[str, Mapping]:
+    """Each method's row with the most evaluations by that sampler, in the record's order."""
+    found: dict[str, Mapping] = {}
+    for row in record["results"]["rows"]:
+        if row["sampler"] == sampler:
+            before = found.get(row["method"])
+            found[row["method"]] = row if before is None or row["evaluations"] > before["evaluations"] else before
+    return found
+
+
+def methods(record: Record) -> Table:
+    """All methods of the stage at their most evaluations by Euler's method: what each took and draws, and how straight
+    its paths are, as a share of the square of what they cross."""
+    body = []
+    for name, row in last_rows(record).items():
+        of = record["results"]["methods"][name]
+        bend = of["straightness"]
+        share = plus_minus(100 * bend["s"] / bend["span"], 100 * bend["error"] / bend["span"], 1)
+        cells = [si(of["parameters"]), si(of["training_flops"], "FLOP"), si(row["picture_flops"], "FLOP"), share]
+        body.append([name, *cells, *quality(row["quality"])])
+    return ["", "parameters", "training", "a picture", "bend, %", *QUALITY_HEAD], body
+
+
+def samplers(record: Record) -> Figure:
+    """KD-E of the methods in latents by evaluations of the network: Euler's method at the left, Heun's at the right,
+    with twice the standard error."""
+    with plt.rc_context(plotting.STYLE):
+        figure, panels = plt.subplots(1, 2, figsize=(7.6, 3.3), sharex=True, sharey=True)
+    plt.close(figure)
+    for axes, (sampler, title) in zip(panels, {"ddim": "Euler's method, DDIM", "heun": "Heun's method"}.items()):
+        for i, (method, (line, marker)) in enumerate(LOOKS.items()):
+            rows = [r for r in record["results"]["rows"] if (r["method"], r["sampler"]) == (method, sampler)]
+            x, y = ([r["evaluations"] for r in rows], [r["quality"]["kd_e"] for r in rows])
+            bars = [2 * (r["quality"].get("kd_e_error") or 0) for r in rows]
+            look = {"ls": line, "marker": marker, "ms": 4, "capsize": 2, "color": plotting.LATENT, "alpha": 1 - i / 6}
+            axes.errorbar(x, y, bars, label=method.removeprefix("latent "), **look)
+        axes.set(title=title, xlabel="calls of the network", xscale="log")
+        ticks = sorted({r["evaluations"] for r in record["results"]["rows"] if r["sampler"] == "ddim"})
+        axes.set_xticks(ticks, list(map(str, ticks)))
+        axes.minorticks_off()
+    panels[0].set_ylabel("KD-E, lower is better")
+    panels[1].legend(fontsize=7)
+    return figure
+
+
+def predictions(record: Record) -> Figure:
+    """KD-E of the transformers on pixels by the numbers in a patch and by what they predict, at the most evaluations,
+    with twice the standard error; lines: the transformer in latents, and both U-Nets by DDPM."""
+    with plt.rc_context(plotting.STYLE):
+        figure, axes = plt.subplots(figsize=(6.2, 3.4))
+    plt.close(figure)
+    rows, methods_of = last_rows(record), record["results"]["methods"]
+    of_pixels = [name for name, of in methods_of.items() if of["space"] == "pixel" and of["patch"]]
+    patches = sorted({methods_of[name]["patch"] for name in of_pixels})
+    for i, (prediction, (marker, says)) in enumerate(PREDICTED.items()):
+        named = {methods_of[n]["patch"]: n for n in of_pixels if methods_of[n]["prediction"] == prediction}
+        kd = [rows[named[patch]]["quality"] for patch in patches]
+        bars = [2 * (q.get("kd_e_error") or 0) for q in kd]
+        look = {"fmt": marker, "ms": 7, "capsize": 3, "color": plotting.PIXEL, "alpha": 1 - i / 4}
+        at = [k + 0.12 * (i - 1) for k in range(len(patches))]
+        axes.errorbar(at, [q["kd_e"] for q in kd], bars, label=f"predicts {says}", **look)
+    lines = {"latent DiT/2 as a flow": "-", "latent U-Net by DDPM": ":", "pixel U-Net by DDPM": "--"}
+    for name, line in lines.items():
+        colour = plotting.LATENT if name.startswith("latent") else plotting.PIXEL
+        axes.axhline(rows[name]["quality"]["kd_e"], ls=line, lw=1.2, color=colour, label=name)
+    numbers = [3 * patch**2 for patch in patches]
+    axes.set_xticks(range(len(patches)), [f"{n} ({p} × {p} pixels)" for n, p in zip(numbers, patches)])
+    axes.set(xlabel="numbers in a patch", ylabel="KD-E, lower is better", xlim=(-0.5, len(patches) - 0.5))
+    axes.set_ylim(0, None)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def published() -> Table:
+    """FID of 50,000 pictures of ImageNet, by what a transformer predicts and the numbers in a patch (Li & He 2025,
+    JiT, Table 2, their v-loss), as the figure of our own has it."""
+    rows = {"16 × 16 of 256 × 256": (768, 8.62, 372.38, 96.53), "4 × 4 of 64 × 64": (48, 3.55, 3.63, 3.46)}
+    body = [[name, str(numbers), *(f"{fid:.2f}" for fid in fids)] for name, (numbers, *fids) in rows.items()]
+    return ["a patch", "numbers in it", "predicts x₀", "predicts ε", "predicts u"], body
+
+
+def recorded_as(record: Record) -> str:
+    """What all methods of the stage share, in a sentence."""
+    r = record["results"]
+    return (
+        f"{r['images']:,} pictures of {r['data']['name']} seen by each, {r['data']['train']:,} different ones; "
+        f"{r['evaluations_of_the_picture']} calls for a picture"
+    )
+
+
+def flaws(record: Record) -> str:
+    """A sentence for each method on what is wrong with what it draws, as far as numbers tell: the share of its pictures
+    that lie where real ones do, and the share of real ones that lie where its own do, beside those of real pictures."""
+    said = []
+    for name, row in last_rows(record).items():
+        q = row["quality"]
+        near, covered = q["precision"] / q["precision_real"], q["recall"] / q["recall_real"]
+        if min(near, covered) > 0.9:
+            flaw = "no fault that these numbers see"
+        elif near < covered:
+            flaw = "first of all, its pictures do not look real"
+        else:
+            flaw = "first of all, it lacks variety"
+        said.append(f"- {name}: {flaw} (precision {q['precision']:.2f}, recall {q['recall']:.2f})")
+    q = row["quality"]
+    return "\n".join([*said, f"- real pictures: precision {q['precision_real']:.2f}, recall {q['recall_real']:.2f}"])
