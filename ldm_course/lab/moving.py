@@ -20,7 +20,8 @@ from .claims.ch9_whats_next import _apart as apart
 from .claims.verdicts import gain
 from .tables import Record, Table
 
-REAL, ALONE, STILL = "encoded and decoded", "images alone", "images of one noise"
+REAL, MIXED = "encoded and decoded", "frames of different clips"
+ALONE, STILL = "images alone", "images of one noise"
 VIDEO, ALIGNED = "video from scratch", "video from images"
 NAMES = {  # of `coherence.MEASURES`, in a table's columns: how they are called, in which unit, and how many of it are 1
     "kept": ("things kept, %", 100),
@@ -165,13 +166,13 @@ def in_a_minute(record: Record) -> str:
 def what_is_wrong(record: Record) -> str:
     """A sentence for each row of the film, by its numbers."""
     rows = rows_of(record, 64)
-    of = {name: rows[name]["coherence"] for name in (REAL, ALONE, STILL, VIDEO, ALIGNED)}
+    of = {name: rows[name]["coherence"] for name in (REAL, MIXED, ALONE, STILL, VIDEO, ALIGNED)}
     lost = 1 - of[REAL]["kept"]["mean"]
     said = [
         f"*Real clips, encoded and decoded*: all that is wrong is the first stage's doing, frame by frame; the "
         f"detector loses {lost:.0%} of the things, and the ground flickers by {_flicker(of[REAL])}.",
         f"*Images alone*: each frame may be good, and none belongs to the next; {of[ALONE]['kept']['mean']:.0%} of the "
-        "things are found again, about as many as chance gives.",
+        f"things are found again, in frames of different real clips {of[MIXED]['kept']['mean']:.0%}.",
         f"*One noise*: a still. It keeps {of[STILL]['kept']['mean']:.0%}, does not flicker, and does not move.",
     ]
     for name, words in ((VIDEO, "Drawn together, from scratch"), (ALIGNED, "Drawn together, from an image network")):

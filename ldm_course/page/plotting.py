@@ -156,7 +156,7 @@ def named_rows(rows: Mapping[str, torch.Tensor], above: Sequence[str] = (), *, s
     scale = max(1, round(80 / width)) if scale is None else scale
     sheet = grid_image(torch.cat(list(rows.values())), columns, scale=scale, gap=gap)
     names = [textwrap.fill(name, 22, break_long_words=False) for name in rows]
-    left = 12 + 6 * max(len(line) for name in names for line in name.split("\n"))  # screen pixels, as below
+    left = 14 + 7 * max(len(line) for name in names for line in name.split("\n"))  # screen pixels, as below
     top = 20 if above else 0
     full = (left + sheet.shape[1], top + sheet.shape[0])
     with plt.rc_context(STYLE):

@@ -51,6 +51,7 @@ RECORD = {
         "rows_of_the_film": ["one", "another"],
         "rows": [
             row(moving.REAL, 64, 0.9),
+            row(moving.MIXED, 64, 0.01),
             row(moving.ALONE, 64, 0.1),
             row(moving.STILL, 64, 1.0, step=0.0),
             trained(moving.VIDEO, 64, 0.6),
@@ -65,8 +66,8 @@ RECORD = {
 
 def test_tables_say_what_there_is():
     head, body = moving.coherence_table(RECORD)
-    assert len(head) == len(body[0]) == 8 and [line[0] for line in body][:2] == [moving.REAL, moving.ALONE]
-    assert body[0][1] == "90.0 ± 1.0" and body[0][-1] == "–" and body[3][-1] == "50% ± 2%"
+    assert len(head) == len(body[0]) == 8 and [line[0] for line in body][:2] == [moving.REAL, moving.MIXED]
+    assert body[0][1] == "90.0 ± 1.0" and body[0][-1] == "–" and body[4][-1] == "50% ± 2%"
     assert len(moving.coherence_table(RECORD, 32)[1]) == 3
     _, spent = moving.costs(RECORD)
     assert spent[0][0] == f"{moving.VIDEO}, 64" and len(spent) == 5
@@ -83,7 +84,11 @@ def test_the_figure_has_a_panel_for_each_sign():
 def test_sentences_follow_the_numbers():
     assert "10% are found again" in moving.in_a_minute(RECORD) and "1.0 times as far" in moving.in_a_minute(RECORD)
     wrong = moving.what_is_wrong(RECORD)
-    assert "the detector loses 10%" in wrong and "they are no copies" in wrong
+    assert (
+        "in frames of different real clips 1%" in wrong
+        and "the detector loses 10%" in wrong
+        and "they are no copies" in wrong
+    )
     assert "90% are nearer to a training clip, so some are copies" in wrong
     assert f"More things are kept by *{moving.ALIGNED}*" in wrong and "bend 2.0 times as much" in wrong
     space = moving.which_space(RECORD)
