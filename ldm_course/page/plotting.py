@@ -13,7 +13,7 @@ import math
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -143,6 +143,37 @@ def grid(
         if title:
             figure.text(0, 1, title, ha="left", va="top", color=colour, weight="bold")
     plt.close(figure)  # shown by `show` or as a cell's value, and not once more by itself
+    return figure
+
+
+def named_rows(rows: Mapping[str, torch.Tensor], above: Sequence[str] = (), *, scale: int | None = None) -> Figure:
+    """Rows of pictures, each uint8 `(N, 3, H, W)`, under their names at the left; `above`, where it is given, has a
+    word for each column. `scale` as of `grid`. ValueError: no rows, rows of several lengths, or words for others."""
+    lengths = {len(_checked(images)) for images in rows.values()}
+    if len(lengths) != 1 or len(above) not in (0, *lengths):
+        raise ValueError(f"rows of {sorted(lengths)} pictures under {len(above)} words; expected one length for all")
+    (columns,), gap, dpi = lengths, 4, STYLE["figure.dpi"]
+    height, width = next(iter(rows.values())).shape[-2:]
+    scale = max(1, round(80 / width)) if scale is None else scale
+    sheet = grid_image(torch.cat(list(rows.values())), columns, scale=scale, gap=gap)
+    names = [textwrap.fill(name, 22, break_long_words=False) for name in rows]
+    left = 14 + 7 * max(len(line) for name in names for line in name.split("\n"))  # screen pixels, as below
+    top = 20 if above else 0
+    full = (left + sheet.shape[1], top + sheet.shape[0])
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(full[0] / dpi, full[1] / dpi), layout="none")
+        axes = figure.add_axes((left / full[0], 0, sheet.shape[1] / full[0], sheet.shape[0] / full[1]))
+        axes.imshow(sheet, aspect="auto", interpolation="nearest")
+        axes.set_axis_off()
+        for i, name in enumerate(names):
+            at = (i * (height * scale + gap) + height * scale / 2) / sheet.shape[0]
+            axes.annotate(
+                name, (0, 1 - at), (-8, 0), "axes fraction", "offset pixels", ha="right", va="center", fontsize=8
+            )
+        for i, word in enumerate(above):
+            at = (i * (width * scale + gap) + width * scale / 2) / sheet.shape[1]
+            axes.annotate(word, (at, 1), (0, 4), "axes fraction", "offset pixels", ha="center", fontsize=8)
+    plt.close(figure)
     return figure
 
 

@@ -1,0 +1,221 @@
+"""Chapter 9's record of clips as tables, figures and films: what hangs together, and what it costs (see `tables`)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import HTML
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from ..files import place_of
+from ..measure.coherence import Mean
+from ..page import films, plotting
+from ..page.numbers import NONE, plus_minus, si
+from .claims.ch9_whats_next import _apart as apart
+from .claims.verdicts import gain
+from .tables import Record, Table
+
+REAL, MIXED = "encoded and decoded", "frames of different clips"
+ALONE, STILL = "images alone", "images of one noise"
+VIDEO, ALIGNED = "video from scratch", "video from images"
+NAMES = {  # of `coherence.MEASURES`, in a table's columns: how they are called, in which unit, and how many of it are 1
+    "kept": ("things kept, %", 100),
+    "step": ("step, % of the width", 100),
+    "bend": ("bend, % of the width", 100),
+    "off_path": ("off an ellipse, % of the width", 100),
+    "flicker": ("flicker, grey levels", 1),
+}
+
+
+# ------------------------------------------------------------------------------------------------------------ films
+
+
+def frames(*rows: Tensor) -> np.ndarray:
+    """Clips of several methods, each uint8 (N, F, 3, H, W), as the frames of one film, a row for each method."""
+    return np.stack(
+        [np.concatenate([_row(clips[:, k], i > 0) for i, clips in enumerate(rows)]) for k in range(rows[0].shape[1])]
+    )
+
+
+def _row(pictures: Tensor, gap: bool) -> np.ndarray:
+    row = plotting.grid_image(pictures, len(pictures))
+    return np.pad(row, ((2 if gap else 0, 0), (0, 0), (0, 0)), constant_values=255)
+
+
+def film(shown: np.ndarray, alt: str, caption: str, *, most: int = 90_000, width: int = 520) -> HTML:
+    """`films.film` of those frames, of at most `most` bytes."""
+    return films.film(films.sheet(shown, most), len(shown), alt, caption, width=width)
+
+
+def stored_film(record: Record, alt: str, caption: str, *, clips: int = 4, most: int = 150_000) -> HTML | None:
+    """The film that a stage stored beside its record, of each row the first `clips`, as `film` shows it; where that is
+    too much for `most` bytes, as it was stored. None: it has stored none."""
+    path, count = place_of("film", record["name"]), record["results"]["data"]["frames"]
+    if not path.is_file():
+        return None
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data)) as image:
+        shown = np.stack(np.split(np.asarray(image.convert("RGB")), count, axis=1))
+    side = (shown.shape[1] + 2) // len(record["results"]["rows_of_the_film"])  # with the gap between pictures
+    try:
+        return film(shown[:, :, : clips * side - 2], alt, caption, most=most)
+    except ValueError:
+        return films.film(data, count, alt, caption)
+
+
+# ------------------------------------------------------------------------------------------------ tables and figures
+
+
+def measured(found: Mapping[str, Mapping[str, Mean]]) -> Table:
+    """What `coherence.coherence` says of some sets of clips, by name."""
+    body = [[name, *(_cell(vars(of[m]), m) for m in NAMES)] for name, of in found.items()]
+    return ["", *(words for words, _ in NAMES.values())], body
+
+
+def _cell(mean: Mapping, measure: str) -> str:
+    times = NAMES[measure][1]
+    if not mean["n"] or mean["mean"] is None or mean["mean"] != mean["mean"]:
+        return NONE
+    error = mean["error"]
+    known = error is not None and error < float("inf")
+    return plus_minus(times * mean["mean"], times * error if known else None, 1)
+
+
+def rows_of(record: Record, size: int) -> dict[str, Mapping]:
+    """The record's rows at that side, by method."""
+    return {row["method"]: row for row in record["results"]["rows"] if row["size"] == size}
+
+
+def coherence_table(record: Record, size: int = 64) -> Table:
+    """Every method at that side: what its clips keep, how they move, and how far frames and changes are from real."""
+    body = []
+    for name, row in rows_of(record, size).items():
+        cells = [_cell(row["coherence"][m], m) for m in ("kept", "step", "bend", "flicker")]
+        distances = [_kd(row["quality"][part]) for part in ("frames", "changes")]
+        copied = row.get("copied")
+        share = f"{copied['share']:.0%} ± {copied['error']:.0%}" if copied else NONE
+        body.append([name, *cells, *distances, share])
+    head = [NAMES[m][0] for m in ("kept", "step", "bend", "flicker")]
+    return ["", *head, "KD-E of frames", "KD-E of changes", "nearer to a training clip"], body
+
+
+def _kd(quality: Mapping) -> str:
+    return plus_minus(quality["kd_e"], quality.get("kd_e_error"))
+
+
+def costs(record: Record) -> Table:
+    """What the trained methods saw and spent, and what a clip of theirs costs, decoding included."""
+    body = []
+    for row in record["results"]["rows"]:
+        if "training_flops" in row:
+            seen = [f"{row['images']:,}", f"{row['epochs']:.3g}", si(row["training_flops"], "FLOP")]
+            name = f"{row['method']}, {row['size']}"
+            body.append([name, row["space"], si(row["parameters"]), *seen, si(row["clip_flops"], "FLOP")])
+    return ["", "space", "parameters", "frames seen", "epochs", "FLOPs of training", "FLOPs of a clip"], body
+
+
+def signs_figure(record: Record) -> Figure:
+    """Four measures of every method at 64, with twice their standard errors; grey: real clips through the same first
+    stage."""
+    rows = rows_of(record, 64)
+    with plt.rc_context(plotting.STYLE):
+        figure, panels = plt.subplots(1, 4, figsize=(8.6, 2.9), sharey=True)
+    plt.close(figure)
+    for axes, measure in zip(panels, ("kept", "step", "bend", "flicker")):
+        words, times = NAMES[measure]
+        for i, row in enumerate(rows.values()):
+            of = row["coherence"][measure]
+            if of["mean"] is not None:
+                look = ("o", plotting.LATENT) if "network" in row else ("s", plotting.NEUTRAL)
+                bar = 2 * times * (of["error"] or 0)
+                axes.errorbar(times * of["mean"], i, xerr=bar, fmt=look[0], color=look[1], ms=4, capsize=2)
+        if rows[REAL]["coherence"][measure]["mean"] is not None:
+            axes.axvline(times * rows[REAL]["coherence"][measure]["mean"], color=plotting.CLAIMED, lw=1)
+        axes.set_xlabel(words.replace(" of the width", ""), fontsize=8)
+        axes.set_xlim(left=0)
+    panels[0].set_yticks(range(len(rows)), list(rows), fontsize=8)
+    panels[0].invert_yaxis()
+    return figure
+
+
+# ------------------------------------------------------------------------------- sentences, as the numbers are
+
+
+def in_a_minute(record: Record) -> str:
+    """Two sentences: what is kept and how the ground flickers, alone, drawn together, and really; and whether it
+    moves."""
+    rows = rows_of(record, 64)
+    alone, video, real = (rows[name]["coherence"] for name in (ALONE, VIDEO, REAL))
+    if None in (video["kept"]["mean"], video["step"]["mean"], real["step"]["mean"]):
+        return "In the clips that were drawn here, the detector finds no things to follow."
+    kept, flicker = ([of[name]["mean"] for of in (alone, video, real)] for name in ("kept", "flicker"))
+    moves = video["step"]["mean"] / real["step"]["mean"]
+    return (
+        f"Of the things in a frame, {kept[0]:.0%} are found again in the next one when frames are drawn alone, "
+        f"{kept[1]:.0%} when they are drawn together, and {kept[2]:.0%} in real clips; the ground flickers by "
+        f"{flicker[0]:.0f}, {flicker[1]:.0f} and {flicker[2]:.0f} grey levels. Things move, a frame, {moves:.1f} times "
+        "as far as in real clips."
+    )
+
+
+def what_is_wrong(record: Record) -> str:
+    """A sentence for each row of the film, by its numbers."""
+    rows = rows_of(record, 64)
+    of = {name: rows[name]["coherence"] for name in (REAL, MIXED, ALONE, STILL, VIDEO, ALIGNED)}
+    lost = 1 - of[REAL]["kept"]["mean"]
+    said = [
+        f"*Real clips, encoded and decoded*: all that is wrong is the first stage's doing, frame by frame; the "
+        f"detector loses {lost:.0%} of the things, and the ground flickers by {_flicker(of[REAL])}.",
+        f"*Images alone*: each frame may be good, and none belongs to the next; {of[ALONE]['kept']['mean']:.0%} of the "
+        f"things are found again, in frames of different real clips {of[MIXED]['kept']['mean']:.0%}.",
+        f"*One noise*: a still. It keeps {of[STILL]['kept']['mean']:.0%}, does not flicker, and does not move.",
+    ]
+    for name, words in ((VIDEO, "Drawn together, from scratch"), (ALIGNED, "Drawn together, from an image network")):
+        mine = of[name]
+        if mine["step"]["mean"] is None or mine["bend"]["mean"] is None:
+            said.append(f"*{words}*: no thing can be followed.")
+            continue
+        bend = mine["bend"]["mean"] / of[REAL]["bend"]["mean"]
+        copied = rows[name]["copied"]
+        too_near = copied["share"] - 0.5 > 2 * copied["error"]
+        said.append(
+            f"*{words}*: {mine['kept']['mean']:.0%} are kept, the tracks bend {bend:.1f} times as much as real ones, "
+            f"the ground flickers by {_flicker(mine)}, and "
+            + (
+                f"{copied['share']:.0%} are nearer to a training clip, so some are copies."
+                if too_near
+                else "they are no copies."
+            )
+        )
+    if apart(of[VIDEO]["kept"], of[ALIGNED]["kept"]):
+        better = ALIGNED if of[ALIGNED]["kept"]["mean"] > of[VIDEO]["kept"]["mean"] else VIDEO
+        said.append(f"More things are kept by *{better}*, at as many frames seen.")
+    else:
+        said.append("Where a network of clips begins makes no difference here that one could tell, in what is kept.")
+    return "\n\n".join(said)
+
+
+def _flicker(found: Mapping) -> str:
+    return f"{found['flicker']['mean']:.1f} grey levels"
+
+
+def which_space(record: Record) -> str:
+    """Clips of 32 a side in latents against pixels, by KD-E of frames and changes, and what a clip costs in either."""
+    rows = rows_of(record, 32)
+    pixel, said = rows["pixel video"], []
+    for name, budget in (("latent video", "as many frames"), ("latent video of as many FLOPs", "as many FLOPs")):
+        words = []
+        for part in ("frames", "changes"):
+            change = gain(pixel["quality"][part], rows[name]["quality"][part])
+            words.append(f"{part} {'not told apart' if change is None else 'nearer' if change > 0 else 'further'}")
+        said.append(f"after {budget}, {' and '.join(words)}")
+    ratio = pixel["clip_flops"] / rows["latent video"]["clip_flops"]
+    return (
+        f"Latent clips, against pixel clips: {'; '.join(said)}. A latent clip costs {ratio:.1f} times fewer FLOPs, "
+        "decoding included."
+    )
