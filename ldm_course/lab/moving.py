@@ -16,7 +16,7 @@ from ..files import place_of
 from ..measure.coherence import Mean
 from ..page import films, plotting
 from ..page.numbers import NONE, plus_minus, si
-from .claims.ch9_whats_next import _apart as apart
+from .claims.ch9_whats_next import apart
 from .claims.verdicts import gain
 from .tables import Record, Table
 

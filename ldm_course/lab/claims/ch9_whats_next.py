@@ -253,7 +253,7 @@ def _values(rows: Mapping[str, dict], sign: str, *methods: str) -> str:
     return ", ".join(f"{rows[method]['coherence'][sign]['mean']:.2g}" for method in methods)
 
 
-def _apart(one: dict, other: dict) -> bool:
+def apart(one: dict, other: dict) -> bool:
     """Whether two means differ by more than `scatter` errors of the difference; not where one is not known."""
     known = (one["mean"], one["error"], other["mean"], other["error"])
     if None in known:
@@ -264,7 +264,7 @@ def _apart(one: dict, other: dict) -> bool:
 def _nearer(real: dict, alone: dict, video: dict) -> str:
     """Whether clips are nearer to real ones than frames drawn alone, and by how much of the way."""
     way, left = (abs(row["mean"] - real["mean"]) for row in (alone, video))
-    if not _apart(alone, video) or left >= way:
+    if not apart(alone, video) or left >= way:
         return REFUTED
     return CONFIRMED if way - left > rules.half * way else REFINED
 
@@ -281,7 +281,7 @@ def _let_pass(rows: Mapping[str, dict]) -> str:
         f"{name} pass by {sign}"
         for name, row, signs in (("shuffled frames", shuffled, ("bend",)), ("frames of different clips", mixed, SIGNS))
         for sign in signs
-        if not _apart(real["coherence"][sign], row["coherence"][sign])
+        if not apart(real["coherence"][sign], row["coherence"][sign])
     ]
     passed += [
         f"{name} pass by changes"
