@@ -2,7 +2,8 @@
 
     python book/make_diagrams.py
 
-writes `assets/unet.svg`, `assets/autoencoder.svg` and `assets/latent_system.svg`; a test draws them again and compares.
+writes `unet.svg`, `autoencoder.svg`, `latent_system.svg` and `course_map.svg` into `assets/`; a test draws them
+again and compares.
 Colours, card and type are those of `assets/two_spaces.svg`: orange is pixel space, blue latent space.
 """
 
@@ -304,13 +305,55 @@ def latent_system(config: AutoencoderConfig | None = None) -> Drawing:
     return d
 
 
+# What each chapter's box says: number, name, and where it stands (column, row).
+CHAPTERS = {
+    "0": ("Diffusion", 1, 0),
+    "0 b": ("What is a latent?", 1, 1),
+    "1": ("Complexity", 0, 2),
+    "2": ("Results", 1, 2),
+    "4": ("Bits and detail", 2, 2),
+    "3": ("Scaling", 0, 3),
+    "6": ("Three stages", 1, 3),
+    "5": ("Quality", 2, 3),
+    "7": ("When to use which", 0, 4),
+    "8": ("The formula: text", 1, 4),
+    "9": ("What came next", 2, 4),
+    "10": ("Conclusion", 1, 5),
+}
+LEANS_ON = (  # a chapter, and one that it needs
+    ("0 b", "0"), ("1", "0 b"), ("2", "0 b"), ("4", "0 b"), ("3", "1"), ("6", "2"), ("5", "4"), ("7", "3"), ("8", "6"),
+    ("9", "5"), ("10", "7"), ("10", "8"), ("10", "9"),
+)  # fmt: skip
+
+
+def course_map() -> Drawing:
+    """The chapters, and which leans on which: what it costs at the left, what it is good for at the right."""
+    words = (
+        "The chapters as boxes, with arrows from each to those that lean on it: 0, what is a latent, then three columns"
+    )
+    d = Drawing(470, words)
+    columns, top, step = (82, WIDTH / 2, WIDTH - 82), 52, 70
+    for x, name in zip(columns, ("what it costs", "how it draws", "what it keeps")):
+        d.text(x, 26, name, 12.5, NEUTRAL, bold=True)
+    places = {number: (columns[column], top + step * row) for number, (_, column, row) in CHAPTERS.items()}
+    for after, before in LEANS_ON:
+        (x0, y0), (x1, y1) = places[before], places[after]
+        start, end = (x0, y0 + 44), (x1, y1 - 2)
+        turn = y1 - 14
+        d.arrow(start, end) if x0 == x1 else d.arrow(start, (x0, turn), (x1, turn), end)
+    for number, (name, *_) in CHAPTERS.items():
+        x, y = places[number]
+        d.box(x - 66, y, 132, 42, lines=((number, True), (name, False)))
+    return d
+
+
 def _mixed(colour: str, share: float) -> str:
     """Between the colour and white."""
     parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return "#" + "".join(f"{round(255 - (255 - p) * (0.25 + 0.75 * share)):02X}" for p in parts)
 
 
-DIAGRAMS = {"unet": unet, "autoencoder": autoencoder, "latent_system": latent_system}
+DIAGRAMS = {"unet": unet, "autoencoder": autoencoder, "latent_system": latent_system, "course_map": course_map}
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import html
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 Row = Sequence[str | float]
 _CLASSES = {"pixel": "ldm-pixel", "latent": "ldm-latent"}  # assets/course.css
+
+
+def minute(words: str) -> HTML:
+    """The box "In one minute" at a chapter's top: a paragraph; `…` marks code, *…* stress, **…** the point."""
+    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", marked(" ".join(words.split())))
+    text = re.sub(r"\*(.+?)\*", r"<em>\1</em>", text)
+    return _html(f'<div class="admonition note"><p class="admonition-title">In one minute</p><p>{text}</p></div>')
 
 
 def table(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ldm_course.page.numbers import si
-from ldm_course.page.widgets import lookup, pictures, quiz, table
+from ldm_course.page.widgets import lookup, minute, pictures, quiz, table
 
 
 def carried(text):
@@ -56,6 +56,17 @@ def test_words_begin_at_the_left_and_numbers_end_at_the_right():
     assert [has["style"] for tag, has in Tags(made).found if tag in ("th", "td")] == [
         f"text-align: {side}" for side in ("left", "right", "left", "left", "right", "left")
     ]
+
+
+def test_the_box_at_the_top_marks_what_is_stressed_and_escapes_the_rest():
+    box = minute("""
+        Of *few* values, **12 times** fewer,
+        `f < 8`.
+    """).data
+    assert box == (
+        '<div class="admonition note"><p class="admonition-title">In one minute</p>'
+        "<p>Of <em>few</em> values, <strong>12 times</strong> fewer, <code>f &lt; 8</code>.</p></div>"
+    )
 
 
 def test_a_lookup_carries_every_frame_and_starts_where_it_is_told():
