@@ -21,15 +21,12 @@ def bars(bills: Mapping[str, Mapping[str, float]]) -> Figure:
     with plt.rc_context(plotting.STYLE):
         figure, axes = plt.subplots(figsize=(7.4, 0.75 * len(bills) + 0.9))
     plt.close(figure)
-    hatches = ("", "//", "..")
     for y, (way, parts) in enumerate(bills.items()):
         start = 0.0
         for i, (part, flops) in enumerate(parts.items()):
-            colour = SHADES[i] if len(parts) == 3 else (plotting.LATENT if "latent" in way else plotting.PIXEL)
-            axes.barh(y, flops / 1e9, left=start / 1e9, color=colour, hatch=hatches[i], edgecolor="white", height=0.6)
-            if flops > 0.12 * max(sum(of.values()) for of in bills.values()):
-                axes.text((start + flops / 2) / 1e9, y, part, ha="center", va="center", color="white", fontsize=8,
-                          bbox={"facecolor": colour, "edgecolor": "none", "pad": 1})  # fmt: skip
+            one = plotting.LATENT if "latent" in way else plotting.PIXEL
+            look = {"color": SHADES[i] if len(parts) == 3 else one, "hatch": ("", "//", "..")[i], "edgecolor": "white"}
+            axes.barh(y, flops / 1e9, left=start / 1e9, height=0.6, label=f"{way}: {part}", **look)
             start += flops
         axes.text(start / 1e9, y, f" {si(start, 'FLOP')}", va="center", fontsize=9)
     axes.set_yticks(range(len(bills)), labels=list(bills))
@@ -37,6 +34,7 @@ def bars(bills: Mapping[str, Mapping[str, float]]) -> Figure:
     axes.set(xlabel="GFLOP a picture")
     axes.set_xlim(0, 1.2 * max(sum(of.values()) for of in bills.values()) / 1e9)
     axes.grid(axis="y", visible=False)
+    axes.legend(fontsize=7, loc="lower right")
     return figure
 
 
