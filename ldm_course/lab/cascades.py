@@ -1,0 +1,125 @@
+"""Chapter 9's cascade as tables and figures: what each stage costs, and how near its pictures come (see `tables` and
+`figures`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from ..page import plotting
+from ..page.numbers import plus_minus, si
+from .claims.verdicts import gain
+from .tables import Record, Table
+
+SHADES = ("#E9B48A", "#D17F3B", plotting.PIXEL)  # of a cascade's stages, the smallest first
+
+
+def bars(bills: Mapping[str, Mapping[str, float]]) -> Figure:
+    """What a picture costs by each way to draw it, FLOPs by part, one bar each on one axis."""
+    with plt.rc_context(plotting.STYLE):
+        figure, axes = plt.subplots(figsize=(7.4, 0.75 * len(bills) + 0.9))
+    plt.close(figure)
+    for y, (way, parts) in enumerate(bills.items()):
+        start = 0.0
+        for i, (part, flops) in enumerate(parts.items()):
+            one = plotting.LATENT if "latent" in way else plotting.PIXEL
+            look = {"color": SHADES[i] if len(parts) == 3 else one, "hatch": ("", "//", "..")[i], "edgecolor": "white"}
+            axes.barh(y, flops / 1e9, left=start / 1e9, height=0.6, label=f"{way}: {part}", **look)
+            start += flops
+        axes.text(start / 1e9, y, f" {si(start, 'FLOP')}", va="center", fontsize=9)
+    axes.set_yticks(range(len(bills)), labels=list(bills))
+    axes.invert_yaxis()
+    axes.set(xlabel="GFLOP a picture")
+    axes.set_xlim(0, 1.2 * max(sum(of.values()) for of in bills.values()) / 1e9)
+    axes.grid(axis="y", visible=False)
+    axes.legend(fontsize=7, loc="lower right")
+    return figure
+
+
+def stages(record: Record) -> Table:
+    """The stages of the cascade: what each was trained on, and what that cost."""
+    r = record["results"]
+    body = [
+        [
+            f"{of['size']} × {of['size']}",
+            si(of["parameters"]),
+            f"{of['images']:,}",
+            f"{of['epochs']:.1f}",
+            si(of["training_flops"], "FLOP"),
+            f"{of['training_flops'] / r['training']['flops']:.0%}",
+        ]
+        for of in r["stages"]
+    ]
+    return ["stage", "parameters", "images seen", "epochs", "FLOPs of training", "of all"], body
+
+
+def rows(record: Record) -> Table:
+    """Steps and augmentation: what a picture costs, and how near the pictures are; the larger stages on real ones."""
+    body = []
+    for row in record["results"]["rows"]:
+        options, q = row["options"], row["quality"]
+        steps = " + ".join(map(str, options["steps"][1:] if options.get("real") else options["steps"]))
+        of = "real pictures of 16 × 16" if options.get("real") else "noise"
+        near = [plus_minus(q["kd_e"], q["kd_e_error"]), plus_minus(q["fd_e"], q["fd_e_error"], 0)]
+        body.append([f"{steps} from {of}", f"{options['augmentation']:g}", si(row["flops"], "FLOP"), *near])
+    return ["steps", "augmentation", "FLOPs a picture", "KD-E", "FD-E"], body
+
+
+def drawn(record: Record) -> list[Mapping]:
+    """The rows that begin with noise."""
+    return [row for row in record["results"]["rows"] if not row["options"].get("real")]
+
+
+def best(record: Record) -> Mapping:
+    """The drawn row that is nearest to real pictures, by KD-E."""
+    return min(drawn(record), key=lambda row: row["quality"]["kd_e"])
+
+
+def augmentations(record: Record) -> str:
+    """What augmentation does at the usual steps, in a sentence."""
+    usual = record["results"]["rows"][0]["options"]["steps"]
+    of = {row["options"]["augmentation"]: row["quality"] for row in drawn(record) if row["options"]["steps"] == usual}
+    none, level = of[0.0], min(of, key=lambda a: of[a]["kd_e"])
+    shown = f"KD-E {none['kd_e']:.3f} with none, {of[level]['kd_e']:.3f} at {level:g}"
+    change = gain(none, of[level])
+    if level == 0:
+        return f"No augmentation in drawing is the best ({none['kd_e']:.3f}): a little noise in training was enough."
+    words = "resolvably better" if change and change > 0 else "not told apart"
+    return f"Of the augmentations in drawing, {level:g} comes nearest: {shown}, {words}."
+
+
+def where_it_is_lost(record: Record) -> str:
+    """How much of the distance is the base's doing: the same stages on real small pictures, in a sentence."""
+    real = min(row["quality"]["kd_e"] for row in record["results"]["rows"] if row["options"].get("real"))
+    all_of_it = best(record)["quality"]["kd_e"]
+    whose = (
+        "most of the distance is the base's doing" if real < all_of_it / 2 else "the larger stages lose half or more"
+    )
+    return (
+        f"Told real pictures of 16 × 16, the larger stages come to KD-E {real:.3f}, against {all_of_it:.3f}: {whose}."
+    )
+
+
+def by_training(record: Record, one: Record, of_latents: Record | None = None) -> Figure:
+    """KD-E against FLOPs of training, first stage included: one pixel network on its way, the cascade, and where there
+    is a record of it, the latent network of the standard autoencoder."""
+    with plt.rc_context(plotting.STYLE):
+        figure, axes = plt.subplots(figsize=(7.0, 3.6))
+    plt.close(figure)
+    points = one["results"]["points"]
+    bars = [2 * (p["quality"].get("kd_e_error") or 0) for p in points]
+    look = {"capsize": 2, "ms": 5}
+    x, y = [p["flops"] for p in points], [p["quality"]["kd_e"] for p in points]
+    axes.errorbar(x, y, bars, fmt="o-", color=plotting.PIXEL, label="one network, pixels", **look)
+    spent = {"cascade, pixels": (record["results"]["training"]["flops"], best(record)["quality"], "D", SHADES[1])}
+    if of_latents:
+        row = next(row for row in of_latents["results"]["rows"] if row["method"] == "standard")
+        spent["latents, a smaller network"] = row["training_flops"], row["quality"], "s", plotting.LATENT
+    for label, (flops, q, mark, colour) in spent.items():
+        axes.errorbar([flops], [q["kd_e"]], [2 * q["kd_e_error"]], fmt=mark, color=colour, label=label, **look)
+    axes.set(xscale="log", xlabel="FLOPs of training", ylabel="KD-E, lower is better")
+    axes.set_ylim(0, None)
+    axes.legend(fontsize=8)
+    return figure

@@ -1,0 +1,213 @@
+"""Chapter 9's autoencoders as tables and figures: what is rebuilt, what is drawn in their latents, and what may tell it
+beforehand (see `tables` and `figures`)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..page import plotting
+from ..page.numbers import plus_minus
+from .claims.verdicts import rules
+from .figures import stored_rows
+from .stages.latents import NEAR, REBUILT, SHOWN
+from .tables import Record, Table
+
+CALLED = {  # the measures, as a reader finds them
+    REBUILT: "KD-E of reconstructions",
+    "perceptual distance": "perceptual distance of reconstructions",
+    NEAR: "error of reconstructions, as PSNR",
+    "fine share": "share of fine waves in the latent",
+    "half the size": "latent changes when the picture is halved",
+    "one pixel": "latent changes when it is shifted by a pixel",
+}
+LINES = (plotting.PIXEL, plotting.LATENT, plotting.NEUTRAL, plotting.LIVE, plotting.RECORDED, plotting.CLAIMED)
+# rFID and gFID on ImageNet at 256, without guidance, by autoencoder: Yao et al. 2025, Table 2 (LightningDiT-XL, gFID of
+# 10,000 pictures; aligned: to DINOv2), and Kouzelis et al. 2025, Table 1 (DiT-B)
+PUBLISHED = {
+    "f16, plain": {"c16": (0.49, 8.28), "c32": (0.26, 10.92), "c64": (0.17, 17.24)},
+    "f16, aligned": {"c16": (0.55, 8.71), "c32": (0.28, 8.22), "c64": (0.14, 11.98)},
+    "published, plain": {"SD": (0.90, 43.8), "SDXL": (0.67, 46.0), "SD3": (0.20, 58.9), "KL f16": (0.87, 64.1)},
+    "published, equivariant": {"SD": (0.82, 34.1), "SDXL": (0.65, 35.9), "SD3": (0.19, 54.0), "KL f16": (0.82, 49.7)},
+}
+
+
+def autoencoders(record: Record) -> Table:
+    """A row for each autoencoder, the best rebuilt first: what it keeps, its latents, what is drawn in them."""
+    body = []
+    for row in record["results"]["rows"]:
+        rebuilt, of = row["reconstruction"], row["latents"]
+        fine = f"{of['fine_share'] / of['fine_share_of_pictures']:.1f}x"
+        kd = [plus_minus(q["kd_e"], q["kd_e_error"]) for q in (rebuilt["quality"], row["quality"])]
+        shape = " × ".join(map(str, row["shape"]))
+        half = f"{of['smoothness']['half the size']:.2f}"
+        body.append([row["method"], shape, f"{rebuilt['psnr']:.1f} dB", kd[0], fine, half, kd[1]])
+    return ["", "shape", "PSNR", "KD-E, rebuilt", "fine waves", "halved", "KD-E, drawn"], body
+
+
+def ranks(record: Record) -> Table:
+    """How each measure orders the autoencoders, beside what is drawn."""
+    body = [
+        [CALLED[name], f"{of['tau']:+.2f} ± {of['error']:.2f}", f"{of['chance']:.1%}"]
+        for name, of in record["results"]["ranks"]["drawn"].items()
+    ]
+    return ["lower is better", "tau with KD-E of what is drawn", "as far from 0 by chance"], body
+
+
+def orders(record: Record) -> Figure:
+    """What is drawn against what is rebuilt, by KD-E with twice its error, each autoencoder by its name."""
+    with plt.rc_context(plotting.STYLE):
+        figure, axes = plt.subplots(figsize=(7.0, 4.2))
+    plt.close(figure)
+    rows = record["results"]["rows"]
+    of = [(row["reconstruction"]["quality"], row["quality"], row["method"]) for row in rows]
+    x, y = [q["kd_e"] for q, _, _ in of], [q["kd_e"] for _, q, _ in of]
+    bars = {f"{side}err": [2 * pair[i]["kd_e_error"] for pair in of] for i, side in enumerate("xy")}
+    axes.errorbar(x, y, fmt="o", color=plotting.LATENT, ms=5, lw=1, capsize=2, **bars)
+    for at, name in zip(zip(x, y), [name for *_, name in of]):
+        axes.annotate(name, at, (6, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="KD-E of what is rebuilt, lower is better", ylabel="KD-E of what is drawn")
+    axes.margins(x=0.15)
+    return figure
+
+
+def relative_power(power: Tensor, size: int) -> Tensor:
+    """Spectra as `diffusability.channel_spectra` gives them, (C, rings), to their mean over channels times the number
+    of positions, up to the highest complete ring: white noise has 1 everywhere."""
+    return (power.double().mean(0) * size**2)[: size // 2 + 1]
+
+
+def spectrum_lines(
+    axes: plt.Axes, spectra: Mapping[str, tuple[Tensor, int]], cycles: int, one_grid: bool = True
+) -> None:
+    """Draws `relative_power` of each (spectrum, side of its grid), the constant left out, up to `cycles` a picture; the
+    first is of pictures. Not of `one_grid`: the part of the variance in a wave, which needs no number of positions."""
+    for i, (name, (power, size)) in enumerate(spectra.items()):
+        shown = relative_power(power, size)[1 : cycles + 1] / (1 if one_grid else size**2)
+        look = {"lw": 1.2, "marker": "os^vd"[i - 1], "ms": 4, "mfc": "none"} if i else {"lw": 2.2}
+        axes.plot(range(1, len(shown) + 1), shown, color=LINES[i], label=name, **look)
+    if one_grid:
+        axes.axhline(1, color=plotting.CLAIMED, ls=":", lw=1)
+    ticks = [2**i for i in range(cycles.bit_length())]
+    axes.set(xscale="log", yscale="log", xlabel="cycles a picture")
+    axes.set_ylabel("power, white noise is 1" if one_grid else "part of the variance in a wave")
+    axes.set_xticks(ticks, labels=map(str, ticks))
+    axes.xaxis.minorticks_off()
+    axes.legend(fontsize=8)
+
+
+def spectra(record: Record, names: Sequence[str]) -> Figure:
+    """The spectra of these autoencoders' latents and of the pictures' own."""
+    r = record["results"]
+    by_name = {row["method"]: row for row in r["rows"]}
+    found = {"pictures": (torch.tensor(r["pictures_spectrum"]), r["data"]["size"])}
+    for name in names:
+        found[name] = (torch.tensor(by_name[name]["latents"]["spectrum"]), by_name[name]["shape"][-1])
+    with plt.rc_context(plotting.STYLE):
+        figure, axes = plt.subplots(figsize=(7.0, 3.6))
+    plt.close(figure)
+    spectrum_lines(axes, found, max(size for _, size in list(found.values())[1:]) // 2, one_grid=False)
+    return figure
+
+
+def sheet(record: Record, names: Sequence[str]) -> plotting.Picture:
+    """Held-out pictures, and for each of these autoencoders those rebuilt and others drawn, as a JPEG."""
+    stored = {key.partition(":")[0]: row for key, row in stored_rows(record).items()}
+    rows = {name: stored[name] for name in ("held-out pictures", *names)}
+    words, none = [], [""] * (SHOWN - 2)
+    for name in rows:
+        words += (
+            [name, "rebuilt", *none, "drawn", "", *none] if name in names else [name, "", *none, "others", "", *none]
+        )
+    figure, file = plotting.grid(torch.cat(list(rows.values())), 2 * SHOWN, words, scale=1), io.BytesIO()
+    figure.savefig(file, format="jpeg", dpi=1.5 * figure.dpi, pil_kwargs={"quality": 80})
+    width = round(1.5 * figure.dpi * figure.get_figwidth())
+    return plotting.Picture(file.getvalue(), width, "Held-out pictures; rebuilt and drawn: " + ", ".join(names))
+
+
+def extremes(record: Record) -> dict[str, dict]:
+    """The rows that are rebuilt best and worst, and drawn best."""
+    rows = record["results"]["rows"]
+    return {
+        "best rebuilt": rows[0],
+        "worst rebuilt": rows[-1],
+        "best drawn": min(rows, key=lambda row: row["quality"]["kd_e"]),
+    }
+
+
+def in_a_minute(record: Record) -> str:
+    """What the run says of the two orders, in three sentences."""
+    r, ends = record["results"], extremes(record)
+    rank = r["ranks"]["drawn"][REBUILT]
+    return (
+        f"Of {len(r['rows'])} autoencoders, all trained on as many crops, the order in which they rebuild pictures and "
+        f"the order in which one denoiser draws in their latents {agreement(rank)}. "
+        f"Best rebuilt is *{ends['best rebuilt']['method']}* (KD-E {_kd(ends['best rebuilt'])}), best drawn "
+        f"*{ends['best drawn']['method']}* ({_kd(ends['best drawn'])})."
+    )
+
+
+def agreement(rank: Mapping[str, float]) -> str:
+    """Whether two orders agree, by `rank_correlation` and the ledger's `chance`, with the numbers."""
+    number = f"(Kendall's tau {rank['tau']:+.2f} ± {rank['error']:.2f})"
+    if rank["chance"] > rules.chance:
+        return f"cannot be said to agree or to disagree {number}: chance alone is as far from 0 in {rank['chance']:.0%}"
+    return f"{'agree' if rank['tau'] > 0 else 'are opposed'} {number}"
+
+
+def best_guide(record: Record) -> str:
+    """Which measure goes best with what is drawn, in two sentences, beside what is rebuilt."""
+    found = record["results"]["ranks"]["drawn"]
+    name = max(found, key=lambda name: found[name]["tau"])
+    said = (
+        f"Of the {len(found)} measures, “{CALLED[name]}” goes best with what is drawn: the orders "
+        f"{agreement(found[name])}."
+    )
+    return said if name == REBUILT else said + f" By “{CALLED[REBUILT]}” they {agreement(found[REBUILT])}."
+
+
+def row_by_row(record: Record, names: Sequence[str]) -> list[str]:
+    """A sentence for each of these rows: how much of the distance of what is drawn is the autoencoder's own."""
+    by_name, said = {row["method"]: row for row in record["results"]["rows"]}, []
+    for name in names:
+        row = by_name[name]
+        rebuilt, drawn = row["reconstruction"]["quality"]["kd_e"], row["quality"]["kd_e"]
+        psnr = row["reconstruction"]["psnr"]
+        whose = (
+            "most of that is the denoiser's doing"
+            if rebuilt < drawn / 2
+            else "reconstructions alone have half of it or more"
+        )
+        said.append(f"**{name}**: {psnr:.1f} dB; KD-E {rebuilt:.3f} rebuilt, {drawn:.3f} drawn: {whose}.")
+    return said
+
+
+def _kd(row: Mapping) -> str:
+    return f"{row['reconstruction']['quality']['kd_e']:.3f} rebuilt, {row['quality']['kd_e']:.3f} drawn"
+
+
+def published() -> Figure:
+    """rFID against gFID in two papers: plain autoencoders, and the same made easier to diffuse."""
+    with plt.rc_context(plotting.STYLE):
+        figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.6))
+    plt.close(figure)
+    titles = {"f16": "f = 16, LightningDiT-XL", "published": "four of others, DiT-B"}
+    for axes, (group, title) in zip(panels, titles.items()):
+        for name in (name for name in PUBLISHED if name.startswith(group)):
+            plain = name.endswith("plain")
+            look = {"color": plotting.NEUTRAL, "marker": "s"} if plain else {"color": plotting.LATENT, "marker": "o"}
+            x, y = zip(*PUBLISHED[name].values())
+            axes.plot(x, y, ls="-" if group == "f16" else "", label=name.split(", ")[1], **look)
+            for word, at in PUBLISHED[name].items():
+                place = {"xytext": (5, 5) if plain else (-5, -11), "ha": "left" if plain else "right"}
+                axes.annotate(word, at, textcoords="offset points", fontsize=8, color=look["color"], **place)
+        axes.set(title=title, xlabel="rFID of reconstructions", ylabel="gFID of what is drawn")
+        axes.legend(fontsize=8)
+        axes.margins(x=0.15, y=0.12)
+        axes.set_ylim(0, None)
+    return figure

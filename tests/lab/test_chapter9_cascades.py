@@ -1,0 +1,59 @@
+"""Chapter 9's tables and figures of a cascade, from a record made up here."""
+
+from ldm_course.lab import cascades
+
+
+def quality(kd_e):
+    return {"kd_e": kd_e, "kd_e_error": 0.01, "fd_e": 1000 * kd_e, "fd_e_error": 5.0, "n_generated": 9}
+
+
+def row(kd_e, augmentation=0.0, steps=(50, 25, 25), **more):
+    options = {"steps": list(steps), "augmentation": augmentation} | more
+    return {"options": options, "flops": 1e9, "evaluations": sum(steps), "quality": quality(kd_e)}
+
+
+def record(*rows):
+    stages = [
+        {"size": side, "parameters": 10**6, "images": 64 * 100 // side, "epochs": 1.0, "training_flops": flops}
+        for side, flops in ((16, 1e12), (32, 2e12), (64, 5e12))
+    ]
+    return {"results": {"stages": stages, "training": {"flops": 8e12}, "rows": list(rows)}}
+
+
+HELPS = record(row(0.5), row(0.3, 0.1), row(0.4, 0.2), row(0.35, 0.1, (5, 5, 5)), row(0.1, 0.1, real=True))
+HURTS = record(row(0.3), row(0.5, 0.1), row(0.2, 0.1, real=True))
+
+
+def test_a_row_for_each_and_a_cell_under_each_title():
+    for head, body in (cascades.stages(HELPS), cascades.rows(HELPS)):
+        assert body and {len(cells) for cells in body} == {len(head)}
+    assert [cells[-1] for cells in cascades.stages(HELPS)[1]] == ["12%", "25%", "62%"]
+    assert [cells[0] for cells in cascades.rows(HELPS)[1]][-2:] == [
+        "5 + 5 + 5 from noise",
+        "25 + 25 from real pictures of 16 × 16",
+    ]
+
+
+def test_sentences_depend_on_the_numbers():
+    assert "0.1 comes nearest: KD-E 0.500 with none, 0.300 at 0.1, resolvably better" in cascades.augmentations(HELPS)
+    assert cascades.augmentations(HURTS).startswith("No augmentation in drawing is the best")
+    assert "the base's doing" in cascades.where_it_is_lost(HELPS)
+    assert "the larger stages lose half" in cascades.where_it_is_lost(HURTS)
+    assert cascades.best(HELPS)["options"]["augmentation"] == 0.1 and len(cascades.drawn(HELPS)) == 4
+
+
+def test_a_bar_ends_at_the_sum_of_its_parts():
+    bills = {"cascade": {"a": 1e9, "b": 2e9, "c": 4e9}, "one latent model": {"steps": 1e9, "decoder": 5e8}}
+    axes = cascades.bars(bills).axes[0]
+    assert max(bar.get_x() + bar.get_width() for bar in axes.patches[:3]) == 7
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(bills)
+    assert any(text.get_text() == " 1.5 GFLOP" for text in axes.texts)
+
+
+def test_training_is_on_one_axis():
+    one = {"results": {"points": [{"flops": 1e12, "quality": quality(0.9)}, {"flops": 1e13, "quality": quality(0.4)}]}}
+    standard = {"method": "standard", "training_flops": 3e12, "quality": quality(0.2)}
+    figure = cascades.by_training(HELPS, one, {"results": {"rows": [standard]}})
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["one network, pixels", "cascade, pixels", "latents, a smaller network"]
+    assert len(cascades.by_training(HELPS, one).axes[0].get_legend().get_texts()) == 2
