@@ -22,7 +22,10 @@ def kernels() -> dict[str, bytes]:
     from wasmtime import wat2wasm
 
     wat = (HERE / "kernel.wat").read_text()
-    return {"relaxed": bytes(wat2wasm(wat)), "plain": bytes(wat2wasm(FUSED.sub(r"(f32x4.add \3 (f32x4.mul \1 \2))", wat)))}
+    return {
+        "relaxed": bytes(wat2wasm(wat)),
+        "plain": bytes(wat2wasm(FUSED.sub(r"(f32x4.add \3 (f32x4.mul \1 \2))", wat))),
+    }
 
 
 def script() -> str:

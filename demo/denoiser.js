@@ -39,7 +39,8 @@ class Denoiser {
     let predict_x0 = this.predictor(this.condition({ label, words }), guidance_scale), xt = noise, pairs = path(this.schedule.T, steps);
     if (from && from.mask) {
       const { size, side } = this.space, f = size / side, mask = coarse_mask(from.mask, size, f);
-      const x0 = this.space.from_pictures(continued(from.picture, from.mask, size, 2 * f)), guess = predict_x0;
+      const grey = continued(from.picture, from.mask, size, 2 * f).map(v => Math.round((v + 1) * 127.5) / 127.5 - 1);  // as a file would have it
+      const x0 = this.space.from_pictures(grey), guess = predict_x0;
       predict_x0 = (x, t) => where(mask, guess(x, t), x0);
       xt = where(mask, noise, add_noise(x0, noise, this.schedule.T - 1, this.schedule));
     } else if (from) {

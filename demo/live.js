@@ -5,7 +5,7 @@ function set_up(root) {
   root.removeAttribute("data-live");  // a page with two figures has this script twice
   const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   const rows = given.rows.map((row, number) => ({ ...row, number, ...model.spaces[row.space] }));
-  let worker = null, facts = null, running = false, orders = 0;
+  let worker = null, facts = null, running = false, orders = 0, emoji = {};
 
   // ---------------------------------------------------------------- controls
   const value = given.values, shown = name => given.controls.includes(name);
@@ -20,6 +20,7 @@ function set_up(root) {
     guess: select([["", "the noisy state"], ["1", "the guess x̂₀"]], ""),
     along: make("input", { type: "checkbox", checked: !!value.along }),
   };
+  for (const [name, element] of Object.entries(control)) { element.name = name; }
   const words = {
     prompt: "prompt", kind: "kind", count: "pictures", guidance: "guidance", steps: "steps", seed: "seed", guess: "show", along: "decode every step",
   };
@@ -28,6 +29,12 @@ function set_up(root) {
   const says = make("p", { className: "ldm-live-says", role: "status" });
   const form = make("form", { className: "ldm-live-controls", "aria-label": "What to draw" },
     ...Object.keys(control).filter(shown).map(name => labelled(words[name], control[name])), button);
+  const easel = shown("canvas") ? new Easel(size) : null, through = easel ? make("canvas", { role: "img", className: "ldm-live-through" }) : null;
+  if (easel) {  // and what the autoencoder alone makes of the drawing
+    paint_nothing(through, 1, size);
+    through.setAttribute("aria-label", "the drawing, encoded and decoded");
+    easel.canvas.after(make("figure", {}, through, make("figcaption", { textContent: "what a latent keeps of it: encoded and decoded" })));
+  }
   const steps_of = row => shown("steps") && !row.fixed ? Number(control.steps.value) : row.steps;
 
   // ---------------------------------------------------------------- panels
@@ -46,7 +53,7 @@ function set_up(root) {
 
   // ---------------------------------------------------------------- the table
   const claimed = rows.some(row => row.claimed);
-  const heads = ["", "steps", "a step", "in all", "decoder", "faster", ...claimed ? ["claimed", "faster"] : []];
+  const heads = ["", "steps", "a step", "in all", "decoder", "faster", ...claimed ? ["claimed", "claimed faster"] : []];
   const body = make("tbody");
   for (const row of rows) {
     row.cells = heads.map((_, i) => make(i ? "td" : "th", i ? {} : { scope: "row" }));
@@ -82,12 +89,12 @@ function set_up(root) {
   }
   function reset() {
     if (running) { return; }
-    const count = Number(control.count.value), many = new Set(rows.map(row => row.method)).size > 1;
+    const count = Number(control.count.value), many = new Set(rows.map(row => row.method)).size > 1;  // samplers
     look.hidden = true;
     for (const row of rows) {
       Object.assign(row, { step: 0, steps_made: 0, done: false, ms: 0, decode_ms: null, frames: [], kept_picture: false });
       row.name = `${row.space}${many || rows.length > 2 ? `, ${METHODS[row.method]}` : ""}`;
-      row.title.textContent = ` ${row.side} × ${row.side} × ${row.channels}, ${METHODS[row.method]}`;
+      row.title.textContent = rows.length > 4 ? (many ? METHODS[row.method] : "") : `${row.side} × ${row.side} × ${row.channels}, ${METHODS[row.method]}`;
       show(row, count, noise_of(row, count), null);
       tell(row, count, "noise, before the first step");
       fill(row);
@@ -110,6 +117,7 @@ function set_up(root) {
       const { files, autoencoder } = model.spaces[space], fetched = parts => Promise.all(parts.map(part => weights(given.folder, part)));
       models[space] = { files: await fetched(files), autoencoder: autoencoder.length ? await fetched(autoencoder) : null };
     }
+    if (model.names) { emoji = JSON.parse(new TextDecoder().decode(await weights(given.folder, model.names))); }
     const source = new Blob([`"use strict";${WORKER}`], { type: "text/javascript" }), url = URL.createObjectURL(source);
     worker = new Worker(url);
     facts = await new Promise((resolve, reject) => {
@@ -122,12 +130,12 @@ function set_up(root) {
 
   // ---------------------------------------------------------------- drawing
   function order_now() {
-    const count = Number(control.count.value), kind = control.kind.value, prompt = words_of(control.prompt.value, model.emoji);
+    const count = Number(control.count.value), kind = control.kind.value, prompt = words_of(control.prompt.value, emoji);
     const labels = Array.from({ length: count }, (_, b) => kind === "turn" ? b % model.classes.length : Number(kind));
     return {
       kind: "draw", number: ++orders, count, labels, words: prompt, guidance_scale: Number(control.guidance.value), seed: Number(control.seed.value) | 0,
       rows: rows.map(row => ({ space: row.space, method: row.method, steps: steps_of(row) })),
-      along: control.along.checked, guess: control.guess.value !== "", from: given.from || null,
+      along: control.along.checked, guess: control.guess.value !== "", from: easel && easel.from(),
     };
   }
   function draw(order) {
@@ -146,6 +154,7 @@ function set_up(root) {
       worker.onmessage = ({ data }) => {
         if (data.kind === "error") { reject(new Error(data.text)); return; }
         if (data.order !== order.number) { return; }
+        if (data.kind === "through") { paint_pictures(through, data.picture, 1, size); return; }
         if (data.kind === "step") {
           const row = rows[data.row], steps_ms = data.ms - (data.decode_ms || 0);
           root.ldm.times.first = root.ldm.times.first || (data.step ? performance.now() : 0);
@@ -171,6 +180,8 @@ function set_up(root) {
     if (pixel && latent) {
       parts.push(`A step took ${times(pixel.step_ms / latent.step_ms)} times less time on latents than on pixels; counting multiplications, it should be ${times(counted.pixel / counted.latent)} times less.`);
       if (pixel.steps_made === latent.steps_made) { parts.push(`With the decoder, the pictures took ${times(pixel.ms / latent.ms)} times less.`); }
+    } else if (rows.length > 1) {
+      parts.push(`A step took ${sentence(rows.map(row => `${milliseconds(row.step_ms)} with ${METHODS[row.method]}`))}: one network, so about the same.`);
     } else {
       const row = rows[0];
       parts.push(`${order.count === 1 ? "The picture" : `${order.count} pictures`} took ${seconds(row.ms)}: ${row.steps_made} steps of ${milliseconds(row.step_ms)}${row.decode_ms ? `, and ${milliseconds(row.decode_ms)} for the decoder` : ""}.`);
@@ -198,6 +209,7 @@ function set_up(root) {
       if (!running) { return; }
       root.ldm.times.ready = performance.now();
       const order = order_now(), heard = notes(order);
+      if (easel && !order.from) { say("Nothing is marked yet: paint with “mark” where it should draw anew."); return; }
       say(`Drawing. ${heard}`);
       const { kind, counted } = await draw(order);
       root.ldm.times.last = performance.now();
@@ -235,7 +247,8 @@ function set_up(root) {
     back.setAttribute("aria-valuetext", rows.map(row => `${row.name}: ${row.at.textContent}`).join("; "));
   });
 
-  root.replaceChildren(form, bar, make("div", { className: "ldm-live-rows" }, ...rows.map(row => row.panel)), look, says, table);
+  root.classList.toggle("ldm-live-many", rows.length > 4);
+  root.replaceChildren(...easel ? [easel.element] : [], form, bar, make("div", { className: "ldm-live-rows" }, ...rows.map(row => row.panel)), look, says, table);
   reset();
 }
 if (typeof Worker === "function" && typeof Blob === "function") { document.querySelectorAll(".ldm-live[data-live]").forEach(set_up); }

@@ -47,7 +47,8 @@ const to_uint8 = v => Math.round(Math.min(1, Math.max(-1, v)) * 127.5 + 127.5);
 const COLUMNS = { 1: 1, 2: 2, 4: 2, 8: 4 }, SCALE = { 1: 6, 2: 3, 4: 2 };
 // `count` tiles of side x side, white lines between; colour(b, row, column) is a tile's
 function paint(canvas, count, side, size, colour) {
-  const columns = COLUMNS[count], rows = count / columns, scale = Math.max(1, Math.ceil(SCALE[columns] * 32 / size));
+  const columns = COLUMNS[count], rows = count / columns, many = canvas.closest(".ldm-live-many") ? 2 / 3 : 1;
+  const scale = Math.max(1, Math.ceil(many * SCALE[columns] * 32 / size));
   canvas.width = columns * (side + 1) - 1;
   canvas.height = rows * (side + 1) - 1;
   canvas.style.width = `${scale * canvas.width}px`;

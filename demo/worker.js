@@ -29,7 +29,10 @@ async function draw(order) {
   const mine = ++drawing, B = order.count, counted = {};
   const words = order.words || [];
   for (const { space } of order.rows) { counted[space] = counted[space] || warm_up(denoisers[space], true); }
-  if (order.from && denoisers.latent && !order.from.mask) { denoisers.latent.space.from_pictures(order.from.picture); }
+  if (order.from && denoisers.latent) {
+    const { space } = denoisers.latent;
+    postMessage({ kind: "through", order: order.number, picture: space.to_pictures(space.from_pictures(order.from.picture)) });
+  }
   const rows = order.rows.map(({ space, method, steps }, number) => {
     const d = denoisers[space], n = d.space.channels * d.space.side ** 2;
     const pictures = Array.from({ length: B }, (_, b) => {

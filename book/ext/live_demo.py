@@ -9,10 +9,10 @@
     ```
 
 The argument is one of the choices in demo/models.json. A row is a space, a method and a number of steps; `fixed` after
-them keeps the number from the steps control, and `claimed=0.82` puts a claim of seconds beside what is measured. What the
+them keeps the number from the steps control, and `claimed=0.82` puts a claim of seconds beside what is measured. What a
 page needs is made when the book is built: `_static/live/live.js` of the scripts in demo/, and of each checkpoint
 that some page asks for a script with its bytes, which is all that a page from the file system may load. An
-autoencoder is cut in two, since only who draws on a picture needs the encoder (`:encoder:`).
+autoencoder is cut in two, since only who draws on a picture (the control `canvas`) needs the encoder.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ from functools import cache
 from pathlib import Path
 
 from docutils import nodes
-from docutils.parsers.rst import directives
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from ldm_course.checkpoints import pretrained_path
 
 OUT = "_static/live"
+NAMES = "emoji-names"
 # in the order of the package, so that each uses only what stands before it
 ENGINE = ["tensors", "layers", "unet", "autoencoder", "text", "samplers", "editing", "denoiser", "checkpoints"]
 WORKER = ["kernel", *ENGINE, "worker"]
-PAGE = ["checkpoints", "samplers", "text", "page", "live"]  # of the engine, the page needs noise, words and base64
-METHODS, CONTROLS = ("ddim", "ddpm", "dpmpp"), ("prompt", "kind", "count", "guidance", "steps", "seed", "guess", "along")
+PAGE = ["checkpoints", "samplers", "text", "page", "easel", "live"]  # of the engine: base64, noise, words
+METHODS, CONTROLS = (
+    ("ddim", "ddpm", "dpmpp"),
+    ("prompt", "kind", "count", "guidance", "steps", "seed", "guess", "along", "canvas"),
+)
 ENCODER = ("encoder.", "quant_conv.")
 
 
@@ -81,6 +84,15 @@ def weights(path: Path) -> dict[str, bytes]:
     }
 
 
+@cache
+def emoji_names() -> bytes:
+    """What `text.words_of` calls each emoji, as JSON: a prompt may have some."""
+    import emoji
+
+    plain = {c: emoji.demojize(c, delimiters=("", "")).replace("_", " ") for c in emoji.EMOJI_DATA if "\ufe0f" not in c}
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def as_script(name: str, raw: bytes) -> str:
     return f'ldm_weights("{name}","{base64.b64encode(raw).decode()}");\n'
 
@@ -113,6 +125,8 @@ def facts(spaces: dict[str, str], encoder: bool) -> tuple[dict, set[Path]]:
         found |= {"size": about["size"], "classes": about.get("classes") or []}
         if "text" in config:
             found |= {"length": config["text"]["length"]}
+            found |= {"names": {"name": NAMES, "version": version(emoji_names())}}
+            found["bytes"] += len(as_script(NAMES, emoji_names()))
         found["spaces"][space] = {
             "channels": unet["in_channels"],
             "side": side,
@@ -155,7 +169,7 @@ def values(text: str) -> dict[str, str]:
 class Live(SphinxDirective):
     required_arguments = 1
     has_content = True
-    option_spec = {"rows": rows, "controls": controls, "values": values, "encoder": directives.flag}  # noqa: RUF012
+    option_spec = {"rows": rows, "controls": controls, "values": values}  # noqa: RUF012
 
     def run(self):
         demo = Path(self.env.srcdir) / "demo"
@@ -164,7 +178,8 @@ class Live(SphinxDirective):
             raise self.error(f"no models {self.arguments[0]!r}; demo/models.json has {', '.join(choices)}")
         wanted = self.options.get("rows") or rows("pixel ddim 50; latent ddim 50")
         spaces = {row["space"]: choices[self.arguments[0]][row["space"]] for row in wanted}
-        model, paths = facts(spaces, "encoder" in self.options)
+        shown = self.options.get("controls", ["kind", "count", "seed"])
+        model, paths = facts(spaces, "canvas" in shown)
         for path in [*paths, *demo.iterdir()]:
             self.env.note_dependency(str(path))
         if not hasattr(self.env, "ldm_live"):
@@ -175,7 +190,7 @@ class Live(SphinxDirective):
             "folder": folder,
             "model": model,
             "rows": wanted,
-            "controls": self.options.get("controls", ["kind", "count", "seed"]),
+            "controls": shown,
             "values": self.options.get("values", {}),
         }
         text = html.escape(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
@@ -209,6 +224,7 @@ def write(app, error):
     for path in set().union(*asked.values()):
         for name, raw in weights(Path(path)).items():
             (out / f"{name}.js").write_text(as_script(name, raw), encoding="ascii")
+    (out / f"{NAMES}.js").write_text(as_script(NAMES, emoji_names()), encoding="ascii")
 
 
 def setup(app):
