@@ -53,7 +53,7 @@ function set_up(root) {
 
   // ---------------------------------------------------------------- the table
   const claimed = rows.some(row => row.claimed);
-  const heads = ["", "steps", "a step", "in all", "decoder", "faster", ...claimed ? ["claimed", "claimed faster"] : []];
+  const heads = ["", "steps", "a step", "in all", "decoder", ...rows.length > 1 ? ["faster"] : [], ...claimed ? ["claimed", "claimed faster"] : []];
   const body = make("tbody");
   for (const row of rows) {
     row.cells = heads.map((_, i) => make(i ? "td" : "th", i ? {} : { scope: "row" }));
@@ -64,8 +64,8 @@ function set_up(root) {
   function fill(row) {
     const first = rows[0];
     const cells = [row.name, steps_of(row), row.step > 0 ? milliseconds(row.step_ms) : "–", row.step > 0 ? seconds(row.ms) : "–",
-      row.space === "pixel" ? "" : row.decode_ms ? milliseconds(row.decode_ms) : "–",
-      row.done && first.done && row !== first ? `${times(first.ms / row.ms)}×` : row === first ? "1×" : "–"];
+      row.space === "pixel" ? "" : row.decode_ms ? milliseconds(row.decode_ms) : "–"];
+    if (rows.length > 1) { cells.push(row.done && first.done && row !== first ? `${times(first.ms / row.ms)}×` : row === first ? "1×" : "–"); }
     if (claimed) { cells.push(row.claimed ? `${row.claimed.toFixed(2)} s` : "–", row.claimed && first.claimed ? `${times(first.claimed / row.claimed)}×` : "–"); }
     cells.forEach((text, i) => { row.cells[i].textContent = text; });
     row.at.textContent = `step ${row.step || 0} of ${row.steps_made || steps_of(row)}`;
@@ -93,7 +93,7 @@ function set_up(root) {
     look.hidden = true;
     for (const row of rows) {
       Object.assign(row, { step: 0, steps_made: 0, done: false, ms: 0, decode_ms: null, frames: [], kept_picture: false });
-      row.name = `${row.space}${many || rows.length > 2 ? `, ${METHODS[row.method]}` : ""}`;
+      row.name = `${row.space}${many ? `, ${METHODS[row.method]}` : ""}`;
       row.title.textContent = rows.length > 4 ? (many ? METHODS[row.method] : "") : `${row.side} × ${row.side} × ${row.channels}, ${METHODS[row.method]}`;
       show(row, count, noise_of(row, count), null);
       tell(row, count, "noise, before the first step");
@@ -176,9 +176,12 @@ function set_up(root) {
   }
   function verdict(order, counted) {  // what was just measured, beside what was counted
     const passes = order.count * (order.guidance_scale === 1 ? 1 : 2), pixel = rows.find(r => r.space === "pixel"), latent = rows.find(r => r.space === "latent");
-    const parts = [];
+    const parts = [], step_ms = space => {  // of all rows of a space
+      const of = rows.filter(row => row.space === space);
+      return of.reduce((sum, row) => sum + row.step_ms * row.steps_made, 0) / of.reduce((sum, row) => sum + row.steps_made, 0);
+    };
     if (pixel && latent) {
-      parts.push(`A step took ${times(pixel.step_ms / latent.step_ms)} times less time on latents than on pixels; counting multiplications, it should be ${times(counted.pixel / counted.latent)} times less.`);
+      parts.push(`A step took ${times(step_ms("pixel") / step_ms("latent"))} times less time on latents than on pixels; counting multiplications, it should be ${times(counted.pixel / counted.latent)} times less.`);
       if (pixel.steps_made === latent.steps_made) { parts.push(`With the decoder, the pictures took ${times(pixel.ms / latent.ms)} times less.`); }
     } else if (rows.length > 1) {
       parts.push(`A step took ${sentence(rows.map(row => `${milliseconds(row.step_ms)} with ${METHODS[row.method]}`))}: one network, so about the same.`);
