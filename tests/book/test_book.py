@@ -108,7 +108,7 @@ def pages(built):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("book") / "source"
-    for name in ("book", "assets", "chapters"):
+    for name in ("book", "assets", "chapters", "demo"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):

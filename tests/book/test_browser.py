@@ -17,7 +17,7 @@ QUIET += ["--disable-component-update", "--disable-sync"]
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser") / "source"
-    for name in ("book", "assets", "chapters"):
+    for name in ("book", "assets", "chapters", "demo"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
