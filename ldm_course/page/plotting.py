@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -141,6 +141,40 @@ def grid(
         if title:
             figure.text(0, 1, title, ha="left", va="top", color=colour, weight="bold")
     plt.close(figure)  # shown by `show` or as a cell's value, and not once more by itself
+    return figure
+
+
+def sheet(rows: Mapping[str, torch.Tensor], tops: Sequence[str] = (), *, side: int = 96) -> Figure:
+    """Rows of pictures, each named at its left, with names on top of the columns: uint8 `(N, 3, H, W)` by name.
+
+    `side` is how many screen pixels a picture takes along a side; a row whose name is "pixel" or "latent", or begins
+    so, has that space's colour. ValueError: no rows, rows of different lengths, or not one name a column.
+    """
+    checked = {name: _checked(images) for name, images in rows.items()}
+    lengths = {len(images) for images in checked.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"rows of {sorted(lengths)} pictures; expected one length")
+    (n,) = lengths
+    if tops and len(tops) != n:
+        raise ValueError(f"{len(tops)} names for {n} columns; give one for each")
+    gap, left, above, dpi = 5, 110, 20 if tops else 0, STYLE["figure.dpi"]
+    full = (left + n * (side + gap), above + len(checked) * (side + gap))
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(full[0] / dpi, full[1] / dpi), layout="none")
+        for i, (name, images) in enumerate(checked.items()):
+            down = above + i * (side + gap)
+            colour = next((COLOURS[space] for space in ("pixel", "latent") if name.startswith(space)), NEUTRAL)
+            words = {"ha": "right", "va": "center", "fontsize": 9, "color": colour}
+            figure.text((left - 8) / full[0], 1 - (down + side / 2) / full[1], textwrap.fill(name, 17), **words)
+            for j, picture in enumerate(images.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()):
+                across = left + j * (side + gap)
+                place = (across / full[0], 1 - (down + side) / full[1], side / full[0], side / full[1])
+                axes = figure.add_axes(place)
+                axes.imshow(picture)
+                axes.set_axis_off()
+                if tops and i == 0:
+                    axes.set_title(tops[j], fontsize=9, loc="center", pad=3)
+    plt.close(figure)
     return figure
 
 

@@ -50,6 +50,11 @@ def table(
     return _html(text + (caption_html(caption, stamp) if caption or stamp else ""))
 
 
+def say(text: str) -> HTML:
+    """A sentence, or a paragraph, whose numbers were computed: as `marked` reads it, set like the page's own text."""
+    return _html(f'<p class="ldm-said">{marked(text)}</p>')
+
+
 def _table_row(row: Sequence[object], words: Sequence[int]) -> str:
     first, *others = row
     cells = "".join(_cell("td", cell, left=i in words) for i, cell in enumerate(others, 1))

@@ -226,3 +226,22 @@ def test_other_settings_are_refused(tmp_path):
     with pytest.raises(ValueError, match="see grid_image"):
         plotting.save_png(tmp_path / "x.png", torch.zeros(3, 4, 4))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sheet_names_its_rows_and_columns():
+    three = pictures(3, 6, 6)
+    figure = plotting.sheet({"real": three, "latent, again": three}, ["a", "b", "c"], side=20)
+    names = {text.get_text(): text.get_color() for text in figure.texts}
+    assert names == {"real": plotting.NEUTRAL, "latent, again": plotting.LATENT}
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", "", "", ""]
+    shown = np.stack([axes.images[0].get_array() for axes in figure.axes])
+    assert (shown[3:] == three.permute(0, 2, 3, 1).numpy()).all()
+    box = figure.axes[0].get_position()
+    width, height = figure.get_size_inches() * figure.dpi
+    assert box.width * width == pytest.approx(20) and box.height * height == pytest.approx(20)
+
+
+@pytest.mark.parametrize("rows, tops", [({}, ()), ({"a": 2, "b": 3}, ()), ({"a": 2}, ["only one"])])
+def test_a_sheet_needs_rows_of_one_length(rows, tops):
+    with pytest.raises(ValueError, match=r"expected one length|give one for each"):
+        plotting.sheet({name: pictures(n) for name, n in rows.items()}, tops)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ldm_course.page.numbers import si
-from ldm_course.page.widgets import lookup, pictures, quiz, table
+from ldm_course.page.widgets import lookup, pictures, quiz, say, table
 
 
 def carried(text):
@@ -123,3 +123,7 @@ def test_a_self_check_needs_one_right_answer_and_feedback():
         quiz([("?", [("a", True, "x"), ("b", True, "y")])])
     with pytest.raises(ValueError, match="feedback for each"):
         quiz([("?", [("a", True, "x"), ("b", False, " ")])])
+
+
+def test_a_sentence_is_text_and_marks_code():
+    assert say("a < b, by `sample`").data == '<p class="ldm-said">a &lt; b, by <code>sample</code></p>'
