@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from ..checkpoints import pretrained
 from ..data.loaders import cifar10_is_here
 from ..denoiser import Denoiser
-from ..device import computed_in
+from ..device import computed_in, default_device
 from ..diffusion.samplers import sample
 from ..measure.cost_model import BUILT_UP_TO
 from ..measure.timing import time_call, training_step
@@ -46,8 +46,9 @@ SOURCE_STEP = SOURCE[DDIM][0] / DDIM[2]  # seconds of a pixel step, all pictures
 WIDER = (4, 10)  # times all widths
 
 
-def denoisers(device: str | torch.device = "cpu") -> tuple[str, dict[str, Denoiser]]:
+def denoisers() -> tuple[str, dict[str, Denoiser]]:
     """A data set and its two denoisers by space: photographs where CIFAR-10 is at hand, else drawings."""
+    device = default_device()
     data = "cifar10" if cifar10_is_here() else "emoji"
     return data, {space: pretrained(f"{data}-32-{space}", device) for space in SPACES}
 
@@ -172,7 +173,7 @@ def first_calls(name: str, batch: int, calls: int = 6) -> list[float]:
 
 def _cold(name: str, batch: int, calls: int) -> None:
     """Prints the seconds of the first calls in this process."""
-    d = pretrained(name, "cuda" if torch.cuda.is_available() else "cpu")
+    d = pretrained(name, default_device())
     d.model.eval()
     print(json.dumps(time_call(step(d, batch), repeats=calls, warmup=0).times))
 
@@ -207,7 +208,7 @@ def suspects(T: Mapping[str, float], batch: int, fixed: Mapping[str, float]) -> 
         "guidance": steps * (T["guided"] - T["latent"]),
         "pictures one by one": steps * (batch * T["one picture"] - T["latent"]),
     } | {f"a U-Net {k} times as wide": steps * (T[f"wider {k}"] - T["latent"]) for k in WIDER}
-    carried = {name: max(taken * unit, 1e-4) for name, taken in work.items()}
+    carried = {name: max(taken * unit, 1e-6) for name, taken in work.items()}
     return [Suspect(name, taken) for name, taken in (carried | dict(fixed)).items()]
 
 
@@ -217,14 +218,14 @@ def suspects_figure(found: Sequence[Suspect], needed: float) -> Figure:
     for at, one in enumerate(found):
         enough = one.seconds >= needed
         axes.barh(at, one.seconds, color=plotting.LATENT if enough else plotting.NEUTRAL, height=0.6)
-        short = needed / one.seconds
+        short = float(f"{needed / one.seconds:.2g}")
         words = "enough" if enough else f"{short:,.{0 if short > 10 else 1}f} times too short"
         place = {"textcoords": "offset points", "va": "center", "fontsize": 8}
         axes.annotate(words, (one.seconds, at), (4, 0), bbox={"color": plotting.CARD, "pad": 1}, **place)
     axes.axvline(needed, color=plotting.CLAIMED, ls="--", zorder=0)
     axes.set_yticks(range(len(found)), [one.name for one in found])
     axes.set(xscale="log", xlabel="seconds on the source's clock")
-    axes.set_xlim(min(one.seconds for one in found) / 2, 20 * needed)
+    axes.set_xlim(max(1e-5, min(one.seconds for one in found) / 2), 20 * needed)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.grid(axis="y", visible=False)
     axes.invert_yaxis()
@@ -234,9 +235,10 @@ def suspects_figure(found: Sequence[Suspect], needed: float) -> Figure:
 # ------------------------------------------------------------------------------------------------ the bill
 
 
-def live_rates(p: Profile, device: torch.device) -> Rates:
+def live_rates(p: Profile) -> Rates:
     """Seconds an image in training on this machine: a step of the profile's U-Net in pixels and in latents, one of the
     autoencoder with its perceptual loss, and encoding."""
+    device = default_device()
     batch, longest, precision = p.batch_size, p.scale.call_seconds / 4, computed_in(device)
 
     def denoiser(channels: int, side: int) -> float:

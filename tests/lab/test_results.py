@@ -145,7 +145,7 @@ def test_the_bill_has_the_networks_of_the_chapter():
 def test_rates_here_are_those_of_the_stage(monkeypatch):
     smoke = PROFILES["smoke"]
     p = replace(smoke, batch_size=4, autoencoder_batch_size=4, scale=replace(smoke.scale, call_seconds=0.1))
-    found = results.live_rates(p, torch.device("cpu"))
+    found = results.live_rates(p)
     assert min(found.pixel, found.latent, found.first_stage, found.encode) > 0 and "batches of 4" in found.says
     head, (row,) = results.rates_table({"here": RATES})
     assert row == ["here", "500", "100", "2e+03", "10", "5x"] and len(head) == len(row)
