@@ -162,7 +162,7 @@ def cost_by_steps(T: Mapping[str, float]) -> Figure:
 def first_calls(name: str, batch: int, calls: int = 6) -> list[float]:
     """Seconds of the first `calls` steps of a pretrained denoiser in a process of its own, where nothing is warm yet;
     import, loading and the way to the device come before the clock. RuntimeError: the process failed."""
-    code = f"from ldm_course.lab.results import _cold; _cold({name!r}, {batch}, {calls})"
+    code = f"from ldm_course.lab.empirical import _cold; _cold({name!r}, {batch}, {calls})"
     known = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]))
     env = os.environ | {"PYTHONPATH": known}  # the package that runs here
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
