@@ -147,8 +147,11 @@ def grid(
 
 
 def named_rows(rows: Mapping[str, torch.Tensor], above: Sequence[str] = (), *, scale: int | None = None) -> Figure:
-    """Rows of pictures, each uint8 `(N, 3, H, W)`, under their names at the left; `above`, where it is given, has a
-    word for each column. `scale` as of `grid`. ValueError: no rows, rows of several lengths, or words for others."""
+    """Rows of pictures, each uint8 `(N, 3, H, W)`, named at their left, in the colour of the space that a name begins
+    with. `above`, where it is given, has a word for each column. `scale` as of `grid`.
+
+    ValueError: no rows, rows of several lengths, or words for others.
+    """
     lengths = {len(_checked(images)) for images in rows.values()}
     if len(lengths) != 1 or len(above) not in (0, *lengths):
         raise ValueError(f"rows of {sorted(lengths)} pictures under {len(above)} words; expected one length for all")
@@ -167,9 +170,9 @@ def named_rows(rows: Mapping[str, torch.Tensor], above: Sequence[str] = (), *, s
         axes.set_axis_off()
         for i, name in enumerate(names):
             at = (i * (height * scale + gap) + height * scale / 2) / sheet.shape[0]
-            axes.annotate(
-                name, (0, 1 - at), (-8, 0), "axes fraction", "offset pixels", ha="right", va="center", fontsize=8
-            )
+            space = next((space for space in ("pixel", "latent") if name.startswith(space)), None)
+            look = {"ha": "right", "va": "center", "fontsize": 8, "color": COLOURS.get(space, NEUTRAL)}
+            axes.annotate(name, (0, 1 - at), (-8, 0), "axes fraction", "offset pixels", **look)
         for i, word in enumerate(above):
             at = (i * (width * scale + gap) + width * scale / 2) / sheet.shape[1]
             axes.annotate(word, (at, 1), (0, 4), "axes fraction", "offset pixels", ha="center", fontsize=8)

@@ -28,11 +28,10 @@ Row = Sequence[str | float]
 _CLASSES = {"pixel": "ldm-pixel", "latent": "ldm-latent"}  # assets/course.css
 
 
-def minute(words: str) -> HTML:
-    """The box "In one minute" at a chapter's top: a paragraph; `…` marks code, *…* stress, **…** the point."""
-    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", marked(" ".join(words.split())))
-    text = re.sub(r"\*(.+?)\*", r"<em>\1</em>", text)
-    return _html(f'<div class="admonition note"><p class="admonition-title">In one minute</p><p>{text}</p></div>')
+def minute(text: str) -> HTML:
+    """The box "In one minute" at a chapter's top: one paragraph, as `say` reads it."""
+    inner = f'<p class="admonition-title">In one minute</p><p>{_stressed(text)}</p>'
+    return _html(f'<div class="admonition note">{inner}</div>')
 
 
 def table(
@@ -56,6 +55,17 @@ def table(
     body = "".join(_table_row(row, words) for row in rows)
     text = f'<table class="table"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
     return _html(text + (caption_html(caption, stamp) if caption or stamp else ""))
+
+
+def say(text: str) -> HTML:
+    """A paragraph whose numbers were computed, set like the page's own text: `…` marks code, *…* stress, **…** the
+    point."""
+    return _html(f'<p class="ldm-said">{_stressed(text)}</p>')
+
+
+def _stressed(text: str) -> str:
+    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", marked(" ".join(text.split())))
+    return re.sub(r"\*(.+?)\*", r"<em>\1</em>", text)
 
 
 def _table_row(row: Sequence[object], words: Sequence[int]) -> str:

@@ -259,10 +259,11 @@ def test_other_settings_are_refused(tmp_path):
 
 
 def test_rows_stand_under_their_names_and_columns_under_theirs():
-    figure = plotting.named_rows({"one": pictures(3), "another": pictures(3)}, ["a", "b", "c"], scale=2)
+    figure = plotting.named_rows({"one": pictures(3), "latent, too": pictures(3)}, ["a", "b", "c"], scale=2)
     (axes,) = figure.axes
     assert axes.images[0].get_array().shape == (2 * 4 * 2 + 4, 3 * 6 * 2 + 2 * 4, 3)
-    assert [text.get_text() for text in axes.texts] == ["one", "another", "a", "b", "c"]
+    assert [text.get_text() for text in axes.texts] == ["one", "latent, too", "a", "b", "c"]
+    assert [text.get_color() for text in axes.texts[:2]] == [plotting.NEUTRAL, plotting.LATENT]
     for rows, above in (({}, []), ({"one": pictures(3), "another": pictures(2)}, []), ({"one": pictures(3)}, ["a"])):
         with pytest.raises(ValueError, match="expected one length"):
             plotting.named_rows(rows, above)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ldm_course.page.numbers import si
-from ldm_course.page.widgets import lookup, minute, pictures, quiz, table
+from ldm_course.page.widgets import lookup, minute, pictures, quiz, say, table
 
 
 def carried(text):
@@ -134,3 +134,8 @@ def test_a_self_check_needs_one_right_answer_and_feedback():
         quiz([("?", [("a", True, "x"), ("b", True, "y")])])
     with pytest.raises(ValueError, match="feedback for each"):
         quiz([("?", [("a", True, "x"), ("b", False, " ")])])
+
+
+def test_a_sentence_is_text_and_marks_code():
+    said = say("*a* < b, by\n `sample`, **always**").data
+    assert said == '<p class="ldm-said"><em>a</em> &lt; b, by <code>sample</code>, <strong>always</strong></p>'

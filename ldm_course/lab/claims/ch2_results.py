@@ -64,13 +64,16 @@ def widening(most: float, sides: tuple[int, ...] = (32, 512)) -> dict[int, float
     """By side: a pixel training's FLOPs over those of a latent one at f = 4 with its autoencoder, by networks with
     attention on grids of at most `most` a side."""
 
-    def gap(side: int) -> float:
-        (pixel, _), (latent, first) = (networks_at(PIXEL, FIRST, side, f, most) for f in (1, 4))
-        one, four = (unet_flops(net, n, backward=True).total for net, n in ((pixel, side), (latent, side // 4)))
-        own = autoencoder_flops(first, side, "both", backward=True).total
-        return one / (four + rules.first_stage / EPOCHS * own)
+    bills = {side: training_bill(side, rules.first_stage, most) for side in sides}
+    return {side: pixel / (latent + first) for side, (pixel, latent, first) in bills.items()}
 
-    return {side: gap(side) for side in sides}
+
+def training_bill(side: int, epochs: float, most: float) -> tuple[float, float, float]:
+    """FLOPs of training on one picture once: of the pixel denoiser, of the latent one at f = 4, and the autoencoder's
+    part where it trains for so many epochs to the denoiser's EPOCHS."""
+    (pixel, _), (latent, first) = (networks_at(PIXEL, FIRST, side, f, most) for f in (1, 4))
+    one, four = (unet_flops(net, n, backward=True).total for net, n in ((pixel, side), (latent, side // 4)))
+    return one, four, epochs / EPOCHS * autoencoder_flops(first, side, "both", backward=True).total
 
 
 @claim(

@@ -25,6 +25,8 @@ CHAPTERS = (
 )
 for _name in CHAPTERS:  # each registers its claims, in this order
     import_module(f"{__package__}.{_name}")
+for _id in sorted(CLAIMS, key=lambda id: [int(part) for part in id[1:].split(".")]):
+    CLAIMS[_id] = CLAIMS.pop(_id)  # also where somebody has imported one of them before
 
 
 def entries(chapter: int | None = None) -> Iterator[tuple[Claim, Finding]]:

@@ -266,12 +266,12 @@ def speed(run: Run) -> dict:
             "precision": computed_in(run.device),
             "seconds_image": {r["input"]: r["seconds_image"] for r in rungs if r["rung"] == trained},
         },
-        "first_stage": _first_stage(run, 4),
+        "first_stage": first_stage(run, 4),
         "rungs": rungs,
     }
 
 
-def _first_stage(run: Run, f: int) -> dict:
+def first_stage(run: Run, f: int) -> dict:
     """Seconds an image of the autoencoder's own training at 32 a side, perceptual loss included, and of encoding."""
     batch = run.profile.autoencoder_batch_size or run.profile.batch_size
     network = run.profile.autoencoder.for_downsample(f)
