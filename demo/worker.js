@@ -1,5 +1,6 @@
 // What runs beside the page: it takes the weights once, then draws what it is asked for. All times are its own, without
 // the page's painting.
+const SLOWEST = 20000;  // multiplications a millisecond; compiled JavaScript makes ten times as many, interpreted fewer
 const denoisers = {};  // by space
 let drawing = 0;  // the number of the order that is being drawn; another one, or "stop", ends it
 
@@ -17,7 +18,7 @@ function warm_up(d, decodes) {
     const began = performance.now();
     macs = 0;
     d.model.forward(noise, d.space.side, 500, condition.asked);
-    if (i && performance.now() - began > 3000) { throw new Error("this browser does not compile scripts, and would take many minutes"); }
+    if (i && macs / (performance.now() - began) < SLOWEST) { throw new Error("this browser does not compile scripts, and would take many minutes"); }
   }
   const counted = macs;
   if (decodes) { d.to_pictures(noise); }
