@@ -12,7 +12,7 @@ function load({ models, plain }) {
 }
 // A network's first calls are slow, since the browser still compiles: they are made before the clock runs. Says what one
 // pass multiplies, and gives up where it would take minutes.
-function warm_up(d, decodes) {
+function warm_up(d) {
   const noise = new Float32Array(d.space.channels * d.space.side ** 2), condition = d.condition({ label: -1, words: [] });
   for (let i = 0; i < 2; i++) {
     const began = performance.now();
@@ -21,7 +21,7 @@ function warm_up(d, decodes) {
     if (i && macs / (performance.now() - began) < SLOWEST) { throw new Error("this browser does not compile scripts, and would take many minutes"); }
   }
   const counted = macs;
-  if (decodes) { d.to_pictures(noise); }
+  d.to_pictures(noise);
   return counted;
 }
 // order: rows [{ space, method, steps }], count, labels (one a picture), prompt, guidance_scale, seed, from, along (decode
@@ -29,7 +29,8 @@ function warm_up(d, decodes) {
 async function draw(order) {
   const mine = ++drawing, B = order.count, counted = {};
   const words = order.words || [];
-  for (const { space } of order.rows) { counted[space] = counted[space] || warm_up(denoisers[space], true); }
+  // the latents first: where it is too slow, one is told soon
+  for (const space of [...new Set(order.rows.map(row => row.space))].sort()) { counted[space] = warm_up(denoisers[space]); }
   if (order.from && denoisers.latent) {
     const { space } = denoisers.latent;
     postMessage({ kind: "through", order: order.number, picture: space.to_pictures(space.from_pictures(order.from.picture)) });
