@@ -1,13 +1,13 @@
-"""How fast are the live figures? The demo's engine in a browser beside onnxruntime-web and beside PyTorch, one thread each.
+"""How fast are the live figures? The demo's engine in a browser, onnxruntime-web, and PyTorch, with one thread each.
 
     pip install -e ".[book,test,bench]"                     # and a Chromium on the machine
     python benchmarks/live.py                               # the engine, with and without fused arithmetic, and PyTorch
     npm pack onnxruntime-web && tar xzf onnxruntime-web-*.tgz && pip install onnx onnxscript
     python benchmarks/live.py --onnx package/dist           # and onnxruntime-web
 
-One picture at a time, as the figures draw. In each round every engine makes one call of each network, by turns, so that a
-machine that does something else disturbs all alike; the ratios are of one round, and their median counts. Outputs are
-compared, and a run that differs stops.
+One picture at a time, as the figures draw. In each round every engine makes one call of each network, by turns, so that
+a machine that does something else disturbs all alike; the ratios are of one round, and their median counts. Outputs
+are compared, and a run that differs stops.
 """
 
 from __future__ import annotations

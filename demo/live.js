@@ -1,11 +1,13 @@
 // One live figure: controls, a panel for each row (a space, a method, a number of steps), and a table of what it took.
 // `root.ldm` is for tests and for the curious: the last order, its noise-free results, and the times.
+const STEPS = [1, 2, 3, 5, 10, 15, 20, 25, 50, 100, 250];  // what the steps control has
+
 function set_up(root) {
   const given = JSON.parse(root.dataset.live), { model } = given, { size } = model;
   root.removeAttribute("data-live");  // a page with two figures has this script twice
   const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   const rows = given.rows.map((row, number) => ({ ...row, number, ...model.spaces[row.space] }));
-  let worker = null, facts = null, running = false, orders = 0, emoji = {};
+  let worker = null, facts = null, running = false, stopped = false, orders = 0, emoji = {};
 
   // ---------------------------------------------------------------- controls
   const value = given.values, shown = name => given.controls.includes(name);
@@ -15,7 +17,7 @@ function set_up(root) {
     kind: select(kinds, value.kind ?? "turn"),
     count: select([1, 2, 4, 8].map(n => [n, n]), value.count ?? 4),
     guidance: select([1, 1.5, 2, 3, 5, 7.5].map(s => [s, s === 1 ? "1 (none)" : s]), value.guidance ?? 2),
-    steps: select([1, 2, 3, 5, 10, 20, 25, 50, 100, 250].map(n => [n, n]), value.steps ?? rows[0].steps),
+    steps: make("input", { type: "range", min: 0, max: STEPS.length - 1, step: 1, value: STEPS.indexOf(Number(value.steps ?? rows[0].steps)) }),
     seed: make("input", { type: "number", value: value.seed ?? 0, min: 0, max: 999999, step: 1, inputMode: "numeric" }),
     guess: select([["", "the noisy state"], ["1", "the guess x̂₀"]], ""),
     along: make("input", { type: "checkbox", checked: !!value.along }),
@@ -29,13 +31,15 @@ function set_up(root) {
   const says = make("p", { className: "ldm-live-says", role: "status" });
   const form = make("form", { className: "ldm-live-controls", "aria-label": "What to draw" },
     ...Object.keys(control).filter(shown).map(name => labelled(words[name], control[name])), button);
+  const step_words = make("output");
+  control.steps.after(step_words);
   const easel = shown("canvas") ? new Easel(size) : null, through = easel ? make("canvas", { role: "img", className: "ldm-live-through" }) : null;
   if (easel) {  // and what the autoencoder alone makes of the drawing
     paint_nothing(through, 1, size);
     through.setAttribute("aria-label", "the drawing, encoded and decoded");
     easel.canvas.after(make("figure", {}, through, make("figcaption", { textContent: "what a latent keeps of it: encoded and decoded" })));
   }
-  const steps_of = row => shown("steps") && !row.fixed ? Number(control.steps.value) : row.steps;
+  const steps_of = row => shown("steps") && !row.fixed ? STEPS[control.steps.value] : row.steps;
 
   // ---------------------------------------------------------------- panels
   for (const row of rows) {
@@ -91,6 +95,8 @@ function set_up(root) {
     if (running) { return; }
     const count = Number(control.count.value), many = new Set(rows.map(row => row.method)).size > 1;  // samplers
     look.hidden = true;
+    step_words.textContent = STEPS[control.steps.value];
+    control.steps.setAttribute("aria-valuetext", `${step_words.textContent} steps`);
     for (const row of rows) {
       Object.assign(row, { step: 0, steps_made: 0, done: false, ms: 0, decode_ms: null, frames: [], kept_picture: false });
       row.name = `${row.space}${many ? `, ${METHODS[row.method]}` : ""}`;
@@ -204,12 +210,13 @@ function set_up(root) {
     const begun = performance.now();
     root.ldm = { times: { click: begun } };
     running = true;
+    stopped = false;
     button.textContent = "Stop";
     bar.value = 0;
     root.classList.add("ldm-live-busy");
     try {
       await load();
-      if (!running) { return; }
+      if (stopped) { say("Stopped."); return; }
       root.ldm.times.ready = performance.now();
       const order = order_now(), heard = notes(order);
       if (easel && !order.from) { say("Nothing is marked yet: paint with “mark” where it should draw anew."); return; }
@@ -237,9 +244,11 @@ function set_up(root) {
   form.addEventListener("submit", event => {
     event.preventDefault();
     if (!running) { run(); return; }
-    if (facts) { worker.postMessage({ kind: "stop" }); } else { running = false; say("Stopped."); }
+    stopped = true;  // a load goes on to its end, and is kept
+    if (facts) { worker.postMessage({ kind: "stop" }); }
   });
-  for (const name of ["count", "seed", "steps"]) { control[name].addEventListener("change", reset); }
+  for (const name of ["count", "seed"]) { control[name].addEventListener("change", reset); }
+  control.steps.addEventListener("input", reset);
   back.addEventListener("input", () => {  // the same share of each row's way
     const order = root.ldm.order;
     for (const row of rows) {

@@ -27,8 +27,8 @@ async function on_shelf(mode, ask) {  // the answer to `ask(store)`, or undefine
 const arriving = {};
 window.ldm_weights = (name, text) => { arriving[name] = text; };  // what a file of weights calls
 async function weights(folder, { name, version }) {
-  const key = `${name} ${version}`, kept = await on_shelf("readonly", store => store.get(key));
-  if (kept) { return kept; }
+  const kept = await on_shelf("readonly", store => store.get(name));
+  if (kept && kept.version === version) { return kept.bytes; }
   await new Promise((resolve, reject) => {  // as a script: all that a page from the file system may load
     const script = document.createElement("script");
     script.src = `${folder}${name}.js?v=${version}`;
@@ -38,7 +38,7 @@ async function weights(folder, { name, version }) {
   });
   const bytes = decode_base64(arriving[name]);
   delete arriving[name];
-  on_shelf("readwrite", store => store.put(bytes, key));
+  on_shelf("readwrite", store => store.put({ version, bytes }, name));
   return bytes;
 }
 

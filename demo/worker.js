@@ -1,5 +1,6 @@
 // What runs beside the page: it takes the weights once, then draws what it is asked for. All times are its own, without
 // the page's painting.
+const SLOWEST = 20000;  // multiplications a millisecond; compiled JavaScript makes ten times as many, interpreted fewer
 const denoisers = {};  // by space
 let drawing = 0;  // the number of the order that is being drawn; another one, or "stop", ends it
 
@@ -11,16 +12,16 @@ function load({ models, plain }) {
 }
 // A network's first calls are slow, since the browser still compiles: they are made before the clock runs. Says what one
 // pass multiplies, and gives up where it would take minutes.
-function warm_up(d, decodes) {
+function warm_up(d) {
   const noise = new Float32Array(d.space.channels * d.space.side ** 2), condition = d.condition({ label: -1, words: [] });
   for (let i = 0; i < 2; i++) {
     const began = performance.now();
     macs = 0;
     d.model.forward(noise, d.space.side, 500, condition.asked);
-    if (i && performance.now() - began > 3000) { throw new Error("this browser does not compile scripts, and would take many minutes"); }
+    if (i && macs / (performance.now() - began) < SLOWEST) { throw new Error("this browser does not compile scripts, and would take many minutes"); }
   }
   const counted = macs;
-  if (decodes) { d.to_pictures(noise); }
+  d.to_pictures(noise);
   return counted;
 }
 // order: rows [{ space, method, steps }], count, labels (one a picture), prompt, guidance_scale, seed, from, along (decode
@@ -28,7 +29,8 @@ function warm_up(d, decodes) {
 async function draw(order) {
   const mine = ++drawing, B = order.count, counted = {};
   const words = order.words || [];
-  for (const { space } of order.rows) { counted[space] = counted[space] || warm_up(denoisers[space], true); }
+  // the latents first: where it is too slow, one is told soon
+  for (const space of [...new Set(order.rows.map(row => row.space))].sort()) { counted[space] = warm_up(denoisers[space]); }
   if (order.from && denoisers.latent) {
     const { space } = denoisers.latent;
     postMessage({ kind: "through", order: order.number, picture: space.to_pictures(space.from_pictures(order.from.picture)) });
