@@ -240,11 +240,9 @@ def channels(first: Autoencoder, picture: Tensor, shown: int = 256) -> Figure:
     """A picture, uint8 (1, 3, H, H), what an autoencoder makes of it, and the channels of the latents in between, each
     from its least value, black, to its greatest; all `shown` pixels a side."""
     z = first.to_latents(to_float(picture).to(next(first.parameters()).device))
-    low, high = z.amin((2, 3), keepdim=True), z.amax((2, 3), keepdim=True)
-    grey = F.interpolate((z - low) / (high - low), size=(shown, shown)).transpose(0, 1).expand(-1, 3, -1, -1)
     both = torch.cat([picture, to_uint8(first.from_latents(z)).cpu()])
-    small = F.interpolate(both.float(), size=(shown, shown), mode="area")
-    images = torch.cat([small, 255 * grey.cpu()]).round().to(torch.uint8)
+    small = F.interpolate(both.float(), size=(shown, shown), mode="area").round().to(torch.uint8)
+    images = torch.cat([small, plotting.channel_images(z, shown)[0]])
     named = [f"channel {i}" for i in range(1, z.shape[1] + 1)]
     sizes = f"{picture.shape[2]} × {picture.shape[3]}", f"{' × '.join(map(str, z.shape[1:]))}"
     return plotting.grid(images, 3, [f"the picture, {sizes[0]}", f"decoded from {sizes[1]}", *named], scale=1)

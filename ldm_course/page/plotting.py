@@ -180,18 +180,29 @@ def named_rows(rows: Mapping[str, torch.Tensor], above: Sequence[str] = (), *, s
     return figure
 
 
-def show(figure: Figure, caption: str, stamp: str | None = None) -> None:
+def channel_images(z: torch.Tensor, side: int | None = None) -> torch.Tensor:
+    """The channels of latents `(B, c, h, w)` as grey pictures, uint8 `(B, c, 3, side, side)`, without smoothing: each
+    channel from its least value among the B, black, to its greatest, white. `side`: a multiple of h, which is default.
+    """
+    side = z.shape[-1] if side is None else side
+    low, high = z.amin((0, 2, 3), keepdim=True), z.amax((0, 2, 3), keepdim=True)
+    grey = F.interpolate(255 * (z - low) / (high - low).clamp(min=1e-12), size=(side, side))
+    return grey.round().to(torch.uint8).cpu()[:, :, None].expand(-1, -1, 3, -1, -1)
+
+
+def show(figure: Figure, caption: str, stamp: str | None = None, *, few_colours: bool = False) -> None:
     """Puts the figure on the page, its caption beneath it, and where its numbers are from.
 
     `caption` says what is to be seen, so plainly that it could be wrong; `stamp` is `records.stamp(record)`
-    for a stored run, None for what ran just now. Outside a notebook the words are printed.
+    for a stored run, None for what ran just now. `few_colours`: 256 of them, a third of the bytes, even where a close
+    look would tell; without it only where nobody sees the difference. Outside a notebook the words are printed.
     """
     if not caption.strip():
         raise ValueError("the caption is empty; say what is to be seen")
     if _in_notebook():
         from IPython.display import HTML, display
 
-        image = base64.b64encode(_small_png(figure)).decode()
+        image = base64.b64encode(_small_png(figure, few_colours)).decode()
         display({"image/png": image, "text/plain": repr(figure)}, raw=True)
         display(HTML(caption_html(caption, stamp)))
     else:
@@ -199,16 +210,16 @@ def show(figure: Figure, caption: str, stamp: str | None = None) -> None:
     plt.close(figure)
 
 
-def _small_png(figure: Figure) -> bytes:
+def _small_png(figure: Figure, few_colours: bool = False) -> bytes:
     """The figure as a PNG, trimmed; with 256 colours, a third as many bytes, where nobody sees that: in plots, whose
-    colours are few, and not in photographs."""
+    colours are few, and not in photographs; or in any case."""
     file = io.BytesIO()
     figure.savefig(file, format="png", bbox_inches="tight", metadata={"Software": None})
     full = Image.open(file).convert("RGB")
-    few = full.quantize(256, dither=Image.Dither.NONE)
+    few = full.quantize(256, dither=Image.Dither.NONE, kmeans=1)
     moved = np.asarray(full, dtype=int) - np.asarray(few.convert("RGB"), dtype=int)
     file = io.BytesIO()
-    (few if np.abs(moved).mean() < UNSEEN else full).save(file, format="PNG", optimize=True)
+    (few if few_colours or np.abs(moved).mean() < UNSEEN else full).save(file, format="PNG", optimize=True)
     return file.getvalue()
 
 

@@ -137,6 +137,17 @@ def test_captions_stay_inside_and_apart():
     assert title.y1 <= figure.bbox.y1 + 1
 
 
+def test_channels_are_grey_from_their_least_to_their_greatest_value():
+    z = torch.zeros(2, 3, 2, 2)
+    z[0, 1], z[1, 1] = torch.tensor([[-4.0, 0.0], [1.0, 2.0]]), 6.0
+    z[1, 2, 0, 0] = 0.5
+    images = plotting.channel_images(z, 4)
+    assert images.shape == (2, 3, 3, 4, 4) and images.dtype == torch.uint8
+    assert images[0, 1, 2, ::2, ::2].tolist() == [[0, 102], [128, 153]] and (images[1, 1] == 255).all()
+    assert images[0, 1, 0, :2, 2:].eq(102).all()  # each value a square
+    assert (images[:, 0] == 0).all() and images[1, 2, 0, 0, 0] == 255 and images[:, 2].sum() == 255 * 3 * 4
+
+
 def test_grid_leaves_no_figure_open():
     before = plt.get_fignums()
     plotting.grid(pictures(2))
@@ -170,14 +181,14 @@ def test_show_refuses_a_figure_without_caption():
         plotting.show(plt.figure(), " ")
 
 
-def on_the_page(monkeypatch, figure):
+def on_the_page(monkeypatch, figure, **options):
     """The PNG that `show` leaves in a notebook, as the file's bytes, and as matplotlib itself would store it."""
     outputs = []
     monkeypatch.setattr(plotting, "_in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda data, raw=False: outputs.append(data))
     full = io.BytesIO()
     figure.savefig(full, format="png", bbox_inches="tight")
-    plotting.show(figure, "What is to be seen.")
+    plotting.show(figure, "What is to be seen.", **options)
     return base64.b64decode(outputs[0]["image/png"]), full.getvalue()
 
 
@@ -198,6 +209,9 @@ def test_pictures_of_many_colours_keep_them_all_on_the_page(monkeypatch):
     noise = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     shown, full = on_the_page(monkeypatch, plotting.grid(noise, 2))
     np.testing.assert_array_equal(as_array(shown), as_array(full))
+    few, _ = on_the_page(monkeypatch, plotting.grid(noise, 2), few_colours=True)
+    assert Image.open(io.BytesIO(few)).mode == "P" and len(few) < 0.7 * len(shown)
+    assert plotting.UNSEEN < np.abs(as_array(few) - as_array(full)).mean() < 30
 
 
 def stored_as(kind):
