@@ -41,6 +41,7 @@ def pages():
 def opened(browser, built, page, width):
     """The page, and what went wrong while it was opened."""
     tab, wrong = browser.new_page(viewport={"width": width, "height": 900}), []
+    tab.set_default_timeout(300_000)  # a machine may be busy: what is slow is not wrong
     tab.on("pageerror", lambda error: wrong.append(str(error)))
     tab.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     tab.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
@@ -118,6 +119,7 @@ def test_the_landing_pages_film_plays_pauses_and_follows_its_slider(browser, bui
 def test_the_film_stands_still_for_those_who_ask_for_it_and_without_scripts(browser, built):
     for context in ({"reduced_motion": "reduce"}, {"java_script_enabled": False}):
         tab = browser.new_page(**context)
+        tab.set_default_timeout(300_000)
         tab.goto(f"file://{built}/book/intro.html", wait_until="load")
         film, still = tab.locator(".ldm-walk-film"), tab.locator(".ldm-walk-still")
         if "reduced_motion" in context:
