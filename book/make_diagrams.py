@@ -327,7 +327,7 @@ LEANS_ON = (  # a chapter, and one that it needs
 
 
 def course_map() -> Drawing:
-    """The chapters, and which leans on which: what it costs at the left, what it is good for at the right."""
+    """The chapters, and which leans on which: what it costs at the left, what it keeps at the right."""
     words = (
         "The chapters as boxes, with arrows from each to those that lean on it: 0, what is a latent, then three columns"
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from ..page import plotting
 from ..page.numbers import plus_minus, si
+from .claims import both_spaces
 from .claims.verdicts import gain
 from .tables import Record, Table
 
@@ -18,9 +18,7 @@ SHADES = ("#E9B48A", "#D17F3B", plotting.PIXEL)  # of a cascade's stages, the sm
 
 def bars(bills: Mapping[str, Mapping[str, float]]) -> Figure:
     """What a picture costs by each way to draw it, FLOPs by part, one bar each on one axis."""
-    with plt.rc_context(plotting.STYLE):
-        figure, axes = plt.subplots(figsize=(7.4, 0.75 * len(bills) + 0.9))
-    plt.close(figure)
+    figure, axes = plotting.subplots(figsize=(7.4, 0.75 * len(bills) + 0.9))
     for y, (way, parts) in enumerate(bills.items()):
         start = 0.0
         for i, (part, flops) in enumerate(parts.items()):
@@ -69,12 +67,12 @@ def rows(record: Record) -> Table:
 
 def drawn(record: Record) -> list[Mapping]:
     """The rows that begin with noise."""
-    return [row for row in record["results"]["rows"] if not row["options"].get("real")]
+    return both_spaces.from_noise(record["results"])
 
 
 def best(record: Record) -> Mapping:
     """The drawn row that is nearest to real pictures, by KD-E."""
-    return min(drawn(record), key=lambda row: row["quality"]["kd_e"])
+    return both_spaces.nearest(drawn(record))
 
 
 def augmentations(record: Record) -> str:
@@ -105,9 +103,7 @@ def where_it_is_lost(record: Record) -> str:
 def by_training(record: Record, one: Record, of_latents: Record | None = None) -> Figure:
     """KD-E against FLOPs of training, first stage included: one pixel network on its way, the cascade, and where there
     is a record of it, the latent network of the standard autoencoder."""
-    with plt.rc_context(plotting.STYLE):
-        figure, axes = plt.subplots(figsize=(7.0, 3.6))
-    plt.close(figure)
+    figure, axes = plotting.subplots(figsize=(7.0, 3.6))
     points = one["results"]["points"]
     bars = [2 * (p["quality"].get("kd_e_error") or 0) for p in points]
     look = {"capsize": 2, "ms": 5}

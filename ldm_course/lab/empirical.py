@@ -32,15 +32,13 @@ from ..page.numbers import plus_minus, si, times
 from ..training.recipes import seeded
 from .claims import lead
 from .claims.ch2_results import EPOCHS, training_bill
-from .claims.learnt import Budget, at_equal_budget
+from .claims.learnt import SPACES, Budget, at_equal_budget
 from .claims.rates import Rates, picture_seconds
 from .profiles import Profile
 from .stages.base import Run
 from .stages.cost import first_stage
-from .tables import SOURCE, Table
+from .tables import SOURCE, Record, Table
 
-Record = Mapping[str, object]
-SPACES = ("pixel", "latent")
 DDPM, DDIM, LATENT = SOURCE  # the source's rows
 SOURCE_STEP = SOURCE[DDIM][0] / DDIM[2]  # seconds of a pixel step, all pictures at once, by the source's clock
 WIDER = (4, 10)  # times all widths
@@ -141,7 +139,7 @@ def beside(here: float, recorded: float | None, unit: str = "x", within: float =
 
 def cost_by_steps(T: Mapping[str, float]) -> Figure:
     """Seconds of a batch in pixel steps, against steps: a line for each space, and the source's three rows."""
-    figure, axes = _drawn(figsize=(7.0, 3.4))
+    figure, axes = plotting.subplots(figsize=(7.0, 3.4))
     counts = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
     for space, marker in zip(SPACES, "os"):
         costs = [run_seconds(T, space, steps) / T["pixel"] for steps in counts]
@@ -214,7 +212,7 @@ def suspects(T: Mapping[str, float], batch: int, fixed: Mapping[str, float]) -> 
 
 def suspects_figure(found: Sequence[Suspect], needed: float) -> Figure:
     """Bars of seconds by the source's clock, and how many times too short each is; a line at what is missing."""
-    figure, axes = _drawn(figsize=(7.0, 0.36 * len(found) + 0.9))
+    figure, axes = plotting.subplots(figsize=(7.0, 0.36 * len(found) + 0.9))
     for at, one in enumerate(found):
         enough = one.seconds >= needed
         axes.barh(at, one.seconds, color=plotting.LATENT if enough else plotting.NEUTRAL, height=0.6)
@@ -265,7 +263,7 @@ def rates_table(found: Mapping[str, Rates]) -> Table:
 def bill_figure(found: Mapping[str, Sequence[float]], claimed: float, allowed: Mapping[str, float]) -> Figure:
     """Speed-ups in training by epochs of the autoencoder, 0 on, a line for each machine; `allowed`: where a line
     comes down to the `claimed` factor."""
-    figure, axes = _drawn(figsize=(7.0, 3.2))
+    figure, axes = plotting.subplots(figsize=(7.0, 3.2))
     for (where, values), line in zip(found.items(), ("-", "--", ":")):
         colour = plotting.LIVE if where == "your machine" else plotting.RECORDED
         axes.plot(range(len(values)), values, line, color=colour, label=where)
@@ -347,7 +345,7 @@ def matched_table(found: Sequence[Match]) -> Table:
 def overview(found: Sequence[Match], recorded: float) -> Figure:
     """The chapter in one picture. Left: a latent step in pixel steps, by the source's theory, by its table, and
     recorded. Right: KD-E of both spaces at equal budgets."""
-    figure, (left, right) = _drawn(2, figsize=(9.0, 3.0), width_ratios=(1, 1.25))
+    figure, (left, right) = plotting.subplots(1, 2, figsize=(9.0, 3.0), width_ratios=(1, 1.25))
     table = SOURCE[LATENT][0] / LATENT[2] / SOURCE_STEP
     bars = {
         "claimed,\nby its theory": (1 / 12, plotting.CLAIMED),
@@ -407,10 +405,3 @@ def samplers_table(records: Mapping[str, Record]) -> Table:
         shown = [plus_minus(of[n]["fd_e"], of[n].get("fd_e_error"), 0) if n in of else "–" for n in counts]
         body.append([f"{space}, {method.upper()}", str(steps), claimed, *shown])
     return head, body
-
-
-def _drawn(columns: int = 1, width_ratios: Sequence[float] | None = None, **size) -> tuple[Figure, object]:
-    with plt.rc_context(plotting.STYLE):
-        figure, axes = plt.subplots(1, columns, width_ratios=width_ratios, **size)
-    plt.close(figure)
-    return figure, axes

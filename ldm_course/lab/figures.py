@@ -40,10 +40,8 @@ def _colour(label: str) -> str:
 
 
 def _drawn(columns: int, rows: int = 1, **size) -> tuple[Figure, list[plt.Axes]]:
-    with plt.rc_context(plotting.STYLE):
-        size = {"figsize": (3.1 * columns, 3.2 * rows)} | size
-        figure, axes = plt.subplots(rows, columns, squeeze=False, **size)
-    plt.close(figure)
+    size = {"figsize": (3.1 * columns, 3.2 * rows)} | size
+    figure, axes = plotting.subplots(rows, columns, squeeze=False, **size)
     return figure, list(axes.flat)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from ..config import DiTConfig, UNetConfig
@@ -75,9 +74,7 @@ def methods(record: Record) -> Table:
 def samplers(record: Record) -> Figure:
     """KD-E of the methods in latents by evaluations of the network: Euler's method at the left, Heun's at the right,
     with twice the standard error."""
-    with plt.rc_context(plotting.STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(7.6, 3.3), sharex=True, sharey=True)
-    plt.close(figure)
+    figure, panels = plotting.subplots(1, 2, figsize=(7.6, 3.3), sharex=True, sharey=True)
     for axes, (sampler, title) in zip(panels, {"ddim": "Euler's method, DDIM", "heun": "Heun's method"}.items()):
         for i, (method, (line, marker)) in enumerate(LOOKS.items()):
             rows = [r for r in record["results"]["rows"] if (r["method"], r["sampler"]) == (method, sampler)]
@@ -97,9 +94,7 @@ def samplers(record: Record) -> Figure:
 def predictions(record: Record) -> Figure:
     """KD-E of the transformers on pixels by the numbers in a patch and by what they predict, at the most evaluations,
     with twice the standard error; lines: the transformer in latents, and both U-Nets by DDPM."""
-    with plt.rc_context(plotting.STYLE):
-        figure, axes = plt.subplots(figsize=(6.2, 3.4))
-    plt.close(figure)
+    figure, axes = plotting.subplots(figsize=(6.2, 3.4))
     rows, methods_of = last_rows(record), record["results"]["methods"]
     of_pixels = [name for name, of in methods_of.items() if of["space"] == "pixel" and of["patch"]]
     patches = sorted({methods_of[name]["patch"] for name in of_pixels})

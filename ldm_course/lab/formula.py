@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
@@ -180,9 +179,7 @@ LINES = {"known": ("o-", plotting.LATENT), "new": ("s--", plotting.PIXEL)}  # to
 
 def _curves(record: Record, option: str, methods: Sequence[str], kinds: Sequence[str] = tuple(LINES)) -> Figure:
     """Obedience, KD-E and diversity by one option of the sampler, for these kinds of prompts; bars are two errors."""
-    with plt.rc_context(plotting.STYLE):
-        figure, panels = plt.subplots(1, 3, figsize=(8.6, 3.2))
-    plt.close(figure)
+    figure, panels = plotting.subplots(1, 3, figsize=(8.6, 3.2))
     for method in methods:
         for kind in kinds:
             line, colour = LINES[kind]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..page import plotting
 from ..page.numbers import plus_minus
+from .claims import ch9_whats_next
 from .claims.verdicts import rules
 from .figures import stored_rows
 from .stages.latents import NEAR, REBUILT, SHOWN
@@ -61,9 +62,7 @@ def ranks(record: Record) -> Table:
 
 def orders(record: Record) -> Figure:
     """What is drawn against what is rebuilt, by KD-E with twice its error, each autoencoder by its name."""
-    with plt.rc_context(plotting.STYLE):
-        figure, axes = plt.subplots(figsize=(7.0, 4.2))
-    plt.close(figure)
+    figure, axes = plotting.subplots(figsize=(7.0, 4.2))
     rows = record["results"]["rows"]
     of = [(row["reconstruction"]["quality"], row["quality"], row["method"]) for row in rows]
     x, y = [q["kd_e"] for q, _, _ in of], [q["kd_e"] for _, q, _ in of]
@@ -108,9 +107,7 @@ def spectra(record: Record, names: Sequence[str]) -> Figure:
     found = {"pictures": (torch.tensor(r["pictures_spectrum"]), r["data"]["size"])}
     for name in names:
         found[name] = (torch.tensor(by_name[name]["latents"]["spectrum"]), by_name[name]["shape"][-1])
-    with plt.rc_context(plotting.STYLE):
-        figure, axes = plt.subplots(figsize=(7.0, 3.6))
-    plt.close(figure)
+    figure, axes = plotting.subplots(figsize=(7.0, 3.6))
     spectrum_lines(axes, found, max(size for _, size in list(found.values())[1:]) // 2, one_grid=False)
     return figure
 
@@ -132,12 +129,7 @@ def sheet(record: Record, names: Sequence[str]) -> plotting.Picture:
 
 def extremes(record: Record) -> dict[str, dict]:
     """The rows that are rebuilt best and worst, and drawn best."""
-    rows = record["results"]["rows"]
-    return {
-        "best rebuilt": rows[0],
-        "worst rebuilt": rows[-1],
-        "best drawn": min(rows, key=lambda row: row["quality"]["kd_e"]),
-    }
+    return ch9_whats_next.extremes(record["results"]["rows"])
 
 
 def in_a_minute(record: Record) -> str:
@@ -193,9 +185,7 @@ def _kd(row: Mapping) -> str:
 
 def published() -> Figure:
     """rFID against gFID in two papers: plain autoencoders, and the same made easier to diffuse."""
-    with plt.rc_context(plotting.STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.6))
-    plt.close(figure)
+    figure, panels = plotting.subplots(1, 2, figsize=(8.2, 3.6))
     titles = {"f16": "f = 16, LightningDiT-XL", "published": "four of others, DiT-B"}
     for axes, (group, title) in zip(panels, titles.items()):
         for name in (name for name in PUBLISHED if name.startswith(group)):

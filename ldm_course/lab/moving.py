@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import HTML
 from matplotlib.figure import Figure
@@ -123,9 +122,7 @@ def signs_figure(record: Record) -> Figure:
     """Four measures of every method at 64, with twice their standard errors; grey: real clips through the same first
     stage."""
     rows = rows_of(record, 64)
-    with plt.rc_context(plotting.STYLE):
-        figure, panels = plt.subplots(1, 4, figsize=(8.6, 2.9), sharey=True)
-    plt.close(figure)
+    figure, panels = plotting.subplots(1, 4, figsize=(8.6, 2.9), sharey=True)
     for axes, measure in zip(panels, ("kept", "step", "bend", "flicker")):
         words, times = NAMES[measure]
         for i, row in enumerate(rows.values()):

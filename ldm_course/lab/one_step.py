@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
@@ -11,11 +11,12 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from ..page import plotting
 from ..page.numbers import NONE, duration, plus_minus, seconds, si
+from .claims.both_spaces import word
+from .claims.learnt import SPACES
 from .claims.verdicts import gain
 from .figures import pareto, stored_rows
 from .tables import Record, Table
 
-SPACES = ("pixel", "latent")
 WAYS = {  # by (method, sampler): how it is called, and its line, told from the others without colour too
     ("teacher", "ddim"): ("DDIM", "o-"),
     ("teacher", "dpmpp"): ("DPM-Solver++", "^--"),
@@ -51,13 +52,6 @@ def _colour(space: str, method: str) -> str:
     return plotting.NEUTRAL if method == "teacher" else plotting.COLOURS[space]
 
 
-def _two(**size) -> tuple[Figure, list[plt.Axes]]:
-    with plt.rc_context(plotting.STYLE):
-        figure, axes = plt.subplots(1, 2, **{"figsize": (7.6, 3.3), "sharey": True} | size)
-    plt.close(figure)
-    return figure, list(axes)
-
-
 def _kd_axis(axes: plt.Axes) -> None:
     axes.set(yscale="log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
@@ -70,27 +64,33 @@ def _line(axes: plt.Axes, x: Iterable[float], found: Iterable[Mapping], line: st
     axes.errorbar(list(x), [q["kd_e"] for q in quality], bars, fmt=line, ms=4, lw=1.2, capsize=2, **look)
 
 
+def _finish(panels: Sequence[plt.Axes], xlabel: str, ticks: Sequence[int]) -> None:
+    """Axes, names and the legend of a figure with a panel for each space."""
+    for axes, space in zip(panels, SPACES):
+        axes.set(xscale="log", xlabel=xlabel, title=f"{space} space")
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.minorticks_off()
+        _kd_axis(axes)
+    panels[0].set_ylabel("KD-E, lower is better")
+    panels[1].legend(fontsize=7)
+
+
 def steps_figure(record: Record) -> Figure:
     """KD-E against steps by space, with twice its standard error: the teacher's samplers, and either way to train."""
-    figure, panels = _two()
+    figure, panels = plotting.subplots(1, 2, figsize=(7.6, 3.3), sharey=True)
     every = sorted({row["steps"] for row in record["results"]["rows"]})
     for axes, space in zip(panels, SPACES):
         for way, (name, line) in WAYS.items():
             if rows := rows_of(record, space, *way):
                 _line(axes, rows, (r["quality"] for r in rows.values()), line, color=_colour(space, way[0]), label=name)
-        axes.set(xscale="log", xlabel="steps", title=f"{space} space")
-        axes.set_xticks(every, map(str, every))
-        axes.minorticks_off()
-        _kd_axis(axes)
-    panels[0].set_ylabel("KD-E, lower is better")
-    panels[1].legend(fontsize=7)
+    _finish(panels, "steps", every)
     return figure
 
 
 def levels_figure(record: Record) -> Figure:
     """KD-E of one step at the end of each division of the levels, by space and way, beside the teacher's in as many
     DDIM steps, the best that a perfect pupil could be."""
-    figure, panels = _two()
+    figure, panels = plotting.subplots(1, 2, figsize=(7.6, 3.3), sharey=True)
     for axes, space in zip(panels, SPACES):
         teacher = rows_of(record, space, "teacher", "ddim")
         _line(
@@ -106,13 +106,7 @@ def levels_figure(record: Record) -> Figure:
             if points:
                 of = (p["quality"] for p in points)
                 _line(axes, [p["intervals"] for p in points], of, line, color=_colour(space, way[0]), label=name)
-        ticks = [1, 2, 4, 8, 16, 32, 64]
-        axes.set(xscale="log", xlabel="intervals of the levels; DDIM: steps", title=f"{space} space")
-        axes.set_xticks(ticks, map(str, ticks))
-        axes.minorticks_off()
-        _kd_axis(axes)
-    panels[0].set_ylabel("KD-E, lower is better")
-    panels[1].legend(fontsize=7)
+    _finish(panels, "intervals of the levels; DDIM: steps", [1, 2, 4, 8, 16, 32, 64])
     return figure
 
 
@@ -143,9 +137,7 @@ def front(record: Record) -> Figure:
     """KD-E against seconds a picture, decoder included, of all rows of both spaces, with the number of steps at a
     pupil's and at those on the front, which is the line: what nothing else is both faster and nearer than."""
     best = pareto(record["results"]["rows"])
-    with plt.rc_context(plotting.STYLE):
-        figure, axes = plt.subplots(figsize=(7.6, 4.0))
-    plt.close(figure)
+    figure, axes = plotting.subplots(figsize=(7.6, 4.0))
     for space in SPACES:
         for way, (name, line) in WAYS.items():
             found = rows_of(record, space, *way)
@@ -246,10 +238,8 @@ def _compared(pairs: Mapping[int, tuple[Mapping, Mapping]]) -> str:
     """ "better at 1 and 2 steps, not told apart at 4", of pairs (before, after) by steps."""
     words: dict[str, list[int]] = {}
     for n, (before, after) in pairs.items():
-        change = gain(before, after)
-        word = "not told apart" if change is None else "better" if change > 0 else "worse"
-        words.setdefault(word, []).append(n)
-    return ", ".join(f"{word} at {_listed(of)}" for word, of in words.items())
+        words.setdefault(word(before, after), []).append(n)
+    return ", ".join(f"{how} at {_listed(of)}" for how, of in words.items())
 
 
 def _listed(numbers: list[int]) -> str:
@@ -273,8 +263,8 @@ def what_is_seen(record: Record, space: str) -> str:
         if rows:
             name = "Its" if way == "distilled" else "Without a teacher,"
             change = gain(rows[1]["quality"], rows[max(rows)]["quality"])
-            word = "are no better or worse than" if change is None else "improve on" if change > 0 else "are worse than"
-            said.append(f"{name} {max(rows)} steps {word} {'its' if way == 'distilled' else 'the'} one.")
+            does = "are no better or worse than" if change is None else "improve on" if change > 0 else "are worse than"
+            said.append(f"{name} {max(rows)} steps {does} {'its' if way == 'distilled' else 'the'} one.")
     return " ".join(said)
 
 

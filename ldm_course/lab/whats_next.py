@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..page.numbers import NONE, plus_minus, si
 from ..page.numbers import seconds as shown_seconds
-from . import flows, records
+from . import cascades, flows, records
 from .tables import Record, Table
 
 HEAD = ["section", "method", "space", "parameters", "training", "calls", "time a picture", "KD-E", "FD-E", "pictures"]
@@ -87,8 +87,7 @@ def _latents(record: Record) -> list[Row]:
 def _cascade(record: Record) -> list[Row]:
     """The cascade at its best and at its fewest steps."""
     r = record["results"]
-    rows = [row for row in r["rows"] if not row["options"].get("real")]
-    best, least = (min(rows, key=key) for key in (lambda x: x["quality"]["kd_e"], lambda x: x["evaluations"]))
+    best, least = cascades.best(record), min(cascades.drawn(record), key=lambda row: row["evaluations"])
     steps = {" + ".join(map(str, row["options"]["steps"])): row for row in (best, least)}
     return [
         Row(

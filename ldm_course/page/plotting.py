@@ -73,6 +73,14 @@ def style() -> None:
     plt.rcParams.update(STYLE)
 
 
+def subplots(*args, **kwargs) -> tuple[Figure, plt.Axes | np.ndarray]:
+    """`plt.subplots` in STYLE, closed, so that a notebook shows the figure only where it is asked to."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(*args, **kwargs)
+    plt.close(figure)
+    return figure, axes
+
+
 def grid_image(images: torch.Tensor, columns: int | None = None, *, scale: int = 1, gap: int = 2) -> np.ndarray:
     """Pictures side by side as one: uint8 `(N, 3, H, W)` or `(N, 1, H, W)` to uint8 `(rows, columns, 3)`.
 

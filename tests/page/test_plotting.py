@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from PIL import Image
 
 from ldm_course.page import plotting
@@ -281,3 +282,11 @@ def test_rows_stand_under_their_names_and_columns_under_theirs():
     for rows, above in (({}, []), ({"one": pictures(3), "another": pictures(2)}, []), ({"one": pictures(3)}, ["a"])):
         with pytest.raises(ValueError, match="expected one length"):
             plotting.named_rows(rows, above)
+
+
+def test_subplots_are_in_the_course_s_look_and_closed():
+    with plt.rc_context({"axes.facecolor": "red"}):
+        figure, axes = plotting.subplots(1, 2, figsize=(5, 2), sharey=True)
+    assert figure.get_facecolor() == axes[1].get_facecolor() == to_rgba(plotting.CARD)
+    assert not axes[0].spines["top"].get_visible() and tuple(figure.get_size_inches()) == (5, 2)
+    assert figure.number not in plt.get_fignums()

@@ -25,6 +25,26 @@ def word(before: Mapping, after: Mapping, seeds: float = 0.0) -> str:
     return ALIKE if change is None else BETTER if change > 0 else WORSE
 
 
+def copied(row: Mapping) -> bool:
+    """Whether more clips of a row are nearer to training clips than to held-out ones than chance gives."""
+    return row["copied"]["share"] - 0.5 > rules.scatter * row["copied"]["error"]
+
+
+def nearest(rows: Iterable[Mapping]) -> Mapping | None:
+    """The row whose pictures are nearest to real ones, by KD-E; None of none."""
+    return min(rows, key=lambda row: row["quality"]["kd_e"], default=None)
+
+
+def from_noise(results: Mapping) -> list[Mapping]:
+    """A cascade's rows that begin with noise, not with real small pictures."""
+    return [row for row in results["rows"] if not row["options"].get("real")]
+
+
+def last_within(results: Mapping, flops: float) -> Mapping | None:
+    """The last mark of a denoiser's training at which that had spent no more FLOPs; None if there is none."""
+    return max((p for p in results["points"] if p["flops"] <= flops), key=lambda p: p["flops"], default=None)
+
+
 @dataclass(frozen=True)
 class Side:
     """What one space has at a budget: its `quality`, after so many `epochs`, by so many `pictures`; `flaw`, what speaks
@@ -119,10 +139,6 @@ def _side(row: Mapping, epochs: float) -> Side:
     return Side(row["quality"], epochs, row["quality"]["n_generated"])
 
 
-def _best(rows: Iterable[Mapping]) -> Mapping | None:
-    return min(rows, key=lambda row: row["quality"]["kd_e"], default=None)
-
-
 def _few_steps(seen: Evidence, seeds: Seeds) -> list[Compared]:
     """Distilled networks, at the FLOPs of a picture in each number of steps in pixels: the best row of either space
     that costs no more."""
@@ -134,7 +150,7 @@ def _few_steps(seen: Evidence, seeds: Seeds) -> list[Compared]:
     found: list[Compared] = []
     for row in sorted(rows["pixel"], key=lambda x: x["steps"]):
         most = row["flops_picture"]
-        pair = {s: _best(x for x in of if x["flops_picture"] <= most) for s, of in rows.items()}
+        pair = {s: nearest(x for x in of if x["flops_picture"] <= most) for s, of in rows.items()}
         if pair["latent"] is not None:
             sides = [_side(pair[s], epochs[s]) for s in ("pixel", "latent")]
             found.append(compared(f"{row['steps']} pixel steps", *sides, seeds))
@@ -155,9 +171,9 @@ def _flow(seen: Evidence, seeds: Seeds) -> list[Compared]:
             for row in rows
             if row["space"] == "pixel" and methods[row["method"]]["patch"] == patch and row["evaluations"] == most
         ]
-        pixel = _best(of_kind)
+        pixel = nearest(of_kind)
         costs = [(1 + rules.tie) * pixel[name] for name in ("training_flops", "picture_flops")]
-        latent = _best(
+        latent = nearest(
             row
             for row in rows
             if row["space"] == "latent" and row["training_flops"] <= costs[0] and row["picture_flops"] <= costs[1]
@@ -177,10 +193,9 @@ def _video(seen: Evidence, seeds: Seeds) -> list[Compared]:
         for part in ("frames", "changes"):
             sides = []
             for row in (rows["pixel video"], rows[name]):
-                near = row["copied"]
-                copies = near["share"] - 0.5 > rules.scatter * near["error"]
+                flaw = "its clips are copies" if copied(row) else ""
                 count = r["data"]["frames"] * row["clips"]
-                sides.append(Side(row["quality"][part], row["epochs"], count, "its clips are copies" if copies else ""))
+                sides.append(Side(row["quality"][part], row["epochs"], count, flaw))
             found.append(compared(f"equal {budget}, {part}", *sides, seeds))
     return found
 
@@ -190,9 +205,7 @@ def _cascade(seen: Evidence, seeds: Seeds) -> list[Compared]:
     its training at which that had spent no more FLOPs. Both are counted, not timed, so that records of two kinds of
     machine may stand side by side."""
     stages, one = seen.results(CASCADE), seen.results(LATENT_64)
-    best = _best(row for row in stages["rows"] if not row["options"].get("real"))
-    spent = stages["training"]["flops"]
-    point = max((p for p in one["points"] if p["flops"] <= spent), key=lambda p: p["flops"], default=None)
+    best, point = nearest(from_noise(stages)), last_within(one, stages["training"]["flops"])
     if point is None:
         raise NotRecorded("the latent network at 64 has no mark at so few training FLOPs as the cascade's")
     sides = _side(best, stages["training"]["epochs"]), _side(point, point["images"] / one["data"]["train"])

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from ...page.numbers import plus_minus
 from ..records import NotRecorded
 from . import both_spaces
+from .both_spaces import copied, from_noise, last_within, nearest, word
 from .ch6_three_stages import cannot_tell, enough_steps, fewest
 from .learnt import SPACES, as_good, lacking
 from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, Evidence, Finding, claim, gain, rules, worst
@@ -39,19 +40,19 @@ def _better_autoencoders(seen: Evidence) -> Finding:
     if missing:
         return Finding(NOT_HERE, missing)
     of_rebuilt, of_drawn = found["ranks"]["rebuilt"][NEAR], found["ranks"]["drawn"][REBUILT]
-    ends = {
-        "best rebuilt": rows[0],
-        "worst rebuilt": rows[-1],
-        "best drawn": min(rows, key=lambda row: row["quality"]["kd_e"]),
-    }
     same, other = _pairs(rows)
     return Finding(
         worst(_order(of_rebuilt), _order(of_drawn)),
         f"of {len(rows)} autoencoders, PSNR and what is rebuilt: {_tau(of_rebuilt)}; what is rebuilt and what is "
-        f"drawn: {_tau(of_drawn)}; " + "; ".join(f"{name}: {_told(row)}" for name, row in ends.items()),
+        f"drawn: {_tau(of_drawn)}; " + "; ".join(f"{name}: {_told(row)}" for name, row in extremes(rows).items()),
         f"Of the pairs that differ resolvably in both, {same} are drawn in the order in which they are rebuilt, "
         f"{other} in the opposite one; by one training of each.",
     )
+
+
+def extremes(rows: list[dict]) -> dict[str, dict]:
+    """Of the autoencoders' rows, the best rebuilt first: those rebuilt best and worst, and drawn best."""
+    return {"best rebuilt": rows[0], "worst rebuilt": rows[-1], "best drawn": nearest(rows)}
 
 
 def _order(rank: dict) -> str:
@@ -96,9 +97,7 @@ def _in_stages(seen: Evidence) -> Finding:
     """
     stages, one = seen.results(CASCADE), seen.results(ONE_NETWORK)  # counted, not timed: any machine's
     spent = stages["training"]["flops"]
-    rows = [row for row in stages["rows"] if not row["options"].get("real")]
-    best = min(rows, key=lambda row: row["quality"]["kd_e"])
-    point = max((p for p in one["points"] if p["flops"] <= spent), key=lambda p: p["flops"], default=None)
+    best, point = nearest(from_noise(stages)), last_within(one, spent)
     if point is None:
         return Finding(NOT_HERE, "one network has no mark at so few training FLOPs")
     epochs = min(stages["training"]["epochs"], point["images"] / one["data"]["train"])
@@ -221,7 +220,7 @@ def _video(seen: Evidence) -> Finding:
     missing = lacking(epochs, [(found["steps"], found["data"]["frames"] * video["clips"])]) or _let_pass(rows)
     if not missing and any(row["coherence"][sign]["mean"] is None for row in (real, alone, video) for sign in SIGNS):
         missing = "the detector finds no tracks"
-    if not missing and _copied(video):
+    if not missing and copied(video):
         missing = (
             f"clips are copies: nearer to training clips in {video['copied']['share']:.0%}, where 50% are expected"
         )
@@ -269,11 +268,6 @@ def _nearer(real: dict, alone: dict, video: dict) -> str:
     return CONFIRMED if way - left > rules.half * way else REFINED
 
 
-def _copied(row: dict) -> bool:
-    """Whether more clips are nearer to training clips than to held-out ones than chance gives."""
-    return row["copied"]["share"] - 0.5 > rules.scatter * row["copied"]["error"]
-
-
 def _let_pass(rows: Mapping[str, dict]) -> str:
     """What the instruments do not tell from real clips although they must; empty where there is nothing."""
     real, shuffled, mixed = (rows[name] for name in ("real clips", "frames shuffled", "frames of different clips"))
@@ -298,12 +292,8 @@ def _spaces(rows: list[dict]) -> str:
     said = []
     for name, budget in (("latent video", "images"), ("latent video of as many FLOPs", "FLOPs")):
         latent = small[name]["quality"]
-        leads = {part: gain(pixel[part], latent[part]) for part in ("frames", "changes")}
-        words = (
-            f"{part} {'not told apart' if lead is None else 'better' if lead > 0 else 'worse'}"
-            for part, lead in leads.items()
-        )
-        copies = ", and copied" if _copied(small[name]) else ""
+        words = (f"{part} {word(pixel[part], latent[part])}" for part in ("frames", "changes"))
+        copies = ", and copied" if copied(small[name]) else ""
         said.append(f"at equal {budget} {', '.join(words)}{copies}")
     return f"At 32, latents against pixels: {'; '.join(said)}."
 
