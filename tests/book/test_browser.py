@@ -13,6 +13,10 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync"]
 
+SCROLLED = """() => [...document.querySelectorAll('main :is(pre, table, .cell_output .output)')]
+    .filter(e => e.offsetParent && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim().slice(0, 80))"""
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
@@ -56,6 +60,8 @@ def test_a_page_opens_without_an_error_and_fits(browser, built, page):
         assert wrong == []
         over = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert over <= 0, f"{page} can be scrolled sideways by {over} px at {width}"
+        if width == 1280:  # nor can a cell: code, what it prints, and tables
+            assert tab.evaluate(SCROLLED) == []
         tab.close()
 
 
