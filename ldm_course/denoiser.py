@@ -109,8 +109,11 @@ class Denoiser:
         if not self.reads:
             raise ValueError(_READS_NOT)
         tokenizer, said = self.model.tokenizer, []
-        if unknown := tokenizer.unknown(prompt):
-            said.append(f"not in its vocabulary, so passed over: {', '.join(dict.fromkeys(unknown[:12]))}")
+        if unknown := list(dict.fromkeys(tokenizer.unknown(prompt))):
+            more = f", and {len(unknown) - 12} more" if len(unknown) > 12 else ""
+            said.append(f"not in its vocabulary, so passed over: {', '.join(unknown[:12])}{more}")
+            if torch.equal(tokenizer([prompt]), tokenizer([""])):
+                said.append("no word of it is known, so it draws as if nothing were asked")
         if cut := tokenizer.cut(prompt):
             said.append(f"it reads {tokenizer.length - 2} words; the last {len(cut)} were left out")
         return said

@@ -51,7 +51,8 @@ def sample(args: argparse.Namespace) -> int:
     made = _made(d, args, **condition)
     seconds = time.perf_counter() - started
     plotting.save_png(args.out, plotting.grid(made, columns, captions))
-    print(f"wrote {args.out}: {args.count} pictures in {seconds:.1f} s ({args.method}, {args.steps} steps)")
+    pictures = "1 picture" if args.count == 1 else f"{args.count} pictures"
+    print(f"wrote {args.out}: {pictures} in {seconds:.1f} s ({args.method}, {args.steps} steps)")
     return 0
 
 

@@ -178,6 +178,8 @@ def test_what_is_asked_wrongly_is_said_in_one_line():
         with pytest.raises(ValueError, match="trained without texts"):
             plain.generate(1, **asked)
     assert d.notes("a red zebra") == ["not in its vocabulary, so passed over: zebra"]
+    assert d.notes("zebra")[1].startswith("no word of it is known") and d.notes("") == []
+    assert d.notes(" ".join(f"zebra{i}" for i in range(15)))[0].endswith("zebra11, and 3 more")
     assert d.notes("a red star " * 4)[0].endswith("the last 6 were left out") and d.notes("a red star") == []
 
 
