@@ -96,7 +96,7 @@ class Page(HTMLParser):
 def build(folder):
     command = "from jupyter_book.cli.main import main; main()"
     words = ["build", str(folder), "--all", "-W", "-n", "--keep-going", "--quiet"]
-    done = subprocess.run([sys.executable, "-c", command, *words], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", command, *words], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder / "_build" / "html"
 

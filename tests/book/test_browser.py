@@ -1,4 +1,5 @@
-"""The built book in a real browser: no error, nothing from elsewhere, no sideways scrolling, and every figure moves.
+"""The built book in a real browser: no error, nothing from elsewhere, no sideways scrolling, text that can be read in
+either theme, and every figure moves.
 
 Needs a Chromium on the machine (`apt-get install chromium`), and is left out where there is none.
 """
@@ -16,6 +17,28 @@ QUIET += ["--disable-component-update", "--disable-sync"]
 SCROLLED = """() => [...document.querySelectorAll('main :is(pre, table, .cell_output .output)')]
     .filter(e => e.offsetParent && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
     .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim().slice(0, 80))"""
+
+
+FAINT = """() => {  // text whose contrast with what it stands on is below 3.5 to 1
+  const rgb = colour => (colour.match(/[\\d.]+/g) || []).map(Number);
+  const linear = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const ground = e => {
+    for (; e; e = e.parentElement) {
+      const c = rgb(getComputedStyle(e).backgroundColor);
+      if (c.length === 3 || c[3] > 0.5) { return c; }
+    }
+    return [255, 255, 255];
+  };
+  const found = [], walk = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const text = walk.currentNode.textContent.trim(), e = walk.currentNode.parentElement;
+    if (text.length < 2 || !e.offsetParent || e.closest('mjx-container, svg')) { continue; }
+    const [low, high] = [rgb(getComputedStyle(e).color), ground(e)].map(luminance).sort((a, b) => a - b);
+    if ((high + 0.05) / (low + 0.05) < 3.5) { found.push(text.slice(0, 80)); }
+  }
+  return found;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +65,10 @@ def pages():
     return sorted(f"{path.parent.name}/{path.stem}.html" for path in found)
 
 
-def opened(browser, built, page, width):
+def opened(browser, built, page, width, theme="light"):
     """The page, and what went wrong while it was opened."""
-    tab, wrong = browser.new_page(viewport={"width": width, "height": 900}), []
+    tab, wrong = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme), []
+    tab.add_init_script(f"for (const name of ['mode', 'theme']) {{ localStorage.setItem(name, '{theme}'); }}")
     tab.set_default_timeout(300_000)  # a machine may be busy: what is slow is not wrong
     tab.on("pageerror", lambda error: wrong.append(str(error)))
     tab.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
@@ -55,11 +79,12 @@ def opened(browser, built, page, width):
 
 @pytest.mark.parametrize("page", pages())
 def test_a_page_opens_without_an_error_and_fits(browser, built, page):
-    for width in (390, 1280):
-        tab, wrong = opened(browser, built, page, width)
+    for width, theme in ((390, "dark"), (1280, "light")):
+        tab, wrong = opened(browser, built, page, width, theme)
         assert wrong == []
         over = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert over <= 0, f"{page} can be scrolled sideways by {over} px at {width}"
+        assert tab.evaluate("document.documentElement.dataset.theme") == theme and tab.evaluate(FAINT) == []
         if width == 1280:  # nor can a cell: code, what it prints, and tables
             assert tab.evaluate(SCROLLED) == []
         tab.close()
