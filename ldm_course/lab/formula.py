@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from ..networks.autoencoder import Autoencoder
 from ..page import plotting
 from ..page.numbers import NONE, plus_minus, seconds, si
 from . import systems as counted
+from .claims.ch8_formula import TOGETHER, above
+from .claims.verdicts import rules
 from .stages.prompts import USUAL
 from .tables import Record, Table
 
@@ -139,6 +142,100 @@ def named(record: Record) -> Table:
     names = {"name": "the one asked for", "drawing": "the same drawing", "tone": "the same tone"}
     found = {kind: of for kind, of in record["results"]["emoji"].items() if of["count"]}
     return _shares([(kind, {k: v for k, v in of.items() if k != "count"}) for kind, of in found.items()], names)
+
+
+WHOLE = "everything"  # that a prompt says
+AGAINST = {-1: "resolvably less", 0: "not told apart", 1: "resolvably more"}  # what `above` found
+
+
+def _right(of: Mapping, name: str = WHOLE) -> str:
+    return f"{of[name]['right']:.0%}"
+
+
+def what_is_obeyed(record: Record) -> str:
+    """The table of obedience in a sentence or two: known pairs plain and guided, then new ones, and what fails most."""
+    plain, known, new = (
+        _row(record, kind, guidance_scale=s)["obeyed"]
+        for kind, s in (("known", 1.0), ("known", USUAL["guidance_scale"]), ("new", USUAL["guidance_scale"]))
+    )
+    parts = {name: share["right"] for name, share in known.items() if name in ("count", "shape", "colour", "relation")}
+    worst, best = min(parts, key=parts.get), max(parts, key=parts.get)
+    return (
+        f"Of known pairs, {_right(known)} of the guided pictures have the whole prompt right, without guidance "
+        f"{_right(plain)}. Of new pairs it is {_right(new)} (**{AGAINST[above(new[WHOLE], known[WHOLE])]}**). "
+        f"Best understood is {ASKED[best]} ({parts[best]:.0%}), least {ASKED[worst]} ({parts[worst]:.0%})."
+    )
+
+
+def what_is_named(record: Record) -> str:
+    """The table of emoji in a sentence: how often the one that was asked for is the nearest, of tones seen with that
+    drawing and never seen with it."""
+    known, new = (record["results"]["emoji"][kind] for kind in ("known", "new"))
+    told = AGAINST[above(new["name"], known["name"])]
+    return (
+        f"In tones that were trained on, {_right(known, 'name')} come out as the drawing that was asked for, in tones "
+        f"never seen on that drawing {_right(new, 'name')} (**{told}**). Of these "
+        f"the tone alone is right in {_right(new, 'tone')}; guessed, it would be in one of five."
+    )
+
+
+def _by(record: Record, option: str, **sampler) -> dict[float, Mapping]:
+    """Rows of known prompts by one option of the sampler, in order."""
+    wanted = USUAL | sampler
+    rows = [row for row in record["results"]["rows"] if row["kind"] == "known"]
+    rows = {row["sampler"][option]: row for row in rows if row["sampler"] == wanted | {option: row["sampler"][option]}}
+    return dict(sorted(rows.items()))
+
+
+def what_guidance_does(record: Record) -> str:
+    """The figure of guidance in words: where obedience is greatest, where KD-E is least, and what variety is left."""
+    rows = _by(record, "guidance_scale")
+    obeys = max(rows, key=lambda s: rows[s]["obeyed"][WHOLE]["right"])
+    near = min(rows, key=lambda s: rows[s]["quality"]["kd_e"])
+    first, last = min(rows), max(rows)
+    spread = [f"{rows[s]['diversity']['ratio']:.2f}" for s in (first, last)]
+    return (
+        f"Most prompts are obeyed at s = {obeys:g} ({_right(rows[obeys]['obeyed'])}); the set is nearest to real "
+        f"pictures at s = {near:g}. From s = {first:g} to {last:g} two pictures of one prompt go from {spread[0]} to "
+        f"{spread[1]} times as far apart as pictures of two prompts."
+    )
+
+
+def _enough(rows: Mapping[float, Mapping], worse: Callable[[Mapping, Mapping], bool]) -> float:
+    """The fewest steps from which on no row is worse than that of the most."""
+    best = rows[max(rows)]
+    return max((a for a, b in zip(list(rows)[1:], rows) if worse(rows[b], best)), default=min(rows))
+
+
+def what_steps_give(record: Record) -> str:
+    """The figure of steps in a sentence: for either sampler, from how many on obedience and KD-E are not resolvably
+    worse than at the most."""
+    found = []
+    for method, name in SAMPLERS.items():
+        rows = _by(record, "steps", method=method)
+        obeyed = _enough(rows, lambda row, best: above(row["obeyed"][WHOLE], best["obeyed"][WHOLE]) == -1)
+        near = _enough(rows, lambda row, best: _farther(row["quality"], best["quality"]))
+        found.append(f"with {name} from {obeyed} steps on for obedience and from {near} for KD-E")
+    return f"Not resolvably worse than at {max(rows)} steps: {'; '.join(found)}."
+
+
+def _farther(one: Mapping, other: Mapping) -> bool:
+    error = math.hypot(one["kd_e_error"] or 0, other["kd_e_error"] or 0)
+    return one["kd_e"] - other["kd_e"] > rules.scatter * error
+
+
+def what_conditions_give(record: Record) -> str:
+    """The table of conditions in a sentence: shape and colour of one thing together, guided, of known pairs."""
+    r = record["results"]
+    guided = {row["condition"]: row["obeyed"] for row in r["rows"] if row["kind"] == "known" and row["guidance"] != 1}
+    shares = [f"{name} {_right(of, TOGETHER)}" for name, of in guided.items()]
+    lead = above(guided["frozen CLIP"][TOGETHER], guided["learnt encoder"][TOGETHER])
+    images = min(about["images"] for about in r["conditions"].values())
+    return (
+        f"After {images:,} pictures each, shape with colour is right in: {', '.join(shares)} (chance "
+        f"{_right(r['chance']['known'], TOGETHER)}, the scenes themselves {_right(r['most']['known'], TOGETHER)}). "
+        f"Frozen CLIP against an encoder that learns with the network: **{AGAINST[lead]}**."
+    )
 
 
 def conditions(record: Record) -> Table:

@@ -117,6 +117,43 @@ def test_conditions_stand_between_chance_and_the_scenes_themselves():
     assert [r[2] for r in body] == [f"{n}\u00a0±\u00a03" for n in (1, 1, 53, 53, 23, 23, 99, 99)]  # the guided ones
 
 
+def test_sentences_say_what_the_tables_and_curves_show():
+    asked = {"count": 0.9, "shape": 0.2, "colour": 0.5, "everything": 0.1}
+
+    def of(kind, scale, right, kd_e, spread, method="dpmpp", steps=20):
+        shares = {name: share(value) for name, value in (asked | {"everything": right}).items()}
+        made = row(kind, right, guidance_scale=scale, method=method, steps=steps)
+        return made | {"obeyed": shares, "quality": {"kd_e": kd_e, "kd_e_error": 0.01}, "diversity": {"ratio": spread}}
+
+    rows = [of("known", 1.0, 0.1, 0.2, 0.9), of("known", 3.0, 0.4, 0.3, 0.6), of("known", 7.5, 0.3, 0.5, 0.4)]
+    rows += [of("new", 3.0, 0.2, 0.3, 0.6)]
+    rows += [of("known", 3.0, right, kd_e, 0.6, "ddim", n) for n, right, kd_e in ((5, 0.1, 0.9), (100, 0.4, 0.3))]
+    rows += [of("known", 3.0, right, kd_e, 0.6, "dpmpp", n) for n, right, kd_e in ((5, 0.4, 0.9), (100, 0.4, 0.31))]
+    tones = {"known": {"count": 9, "name": share(0.9)}, "new": {"count": 9, "name": share(0.5), "tone": share(0.8)}}
+    record = {"results": {"rows": rows, "emoji": tones}}
+    said = formula.what_is_obeyed(record)
+    assert "40% of the guided" in said and "guidance 10%" in said and "20% (**resolvably less**)" in said
+    assert "count (90%), least shapes (20%)" in said
+    said = formula.what_guidance_does(record)
+    assert "s = 3 (40%)" in said and "nearest to real pictures at s = 1." in said and "from 0.90 to 0.40 times" in said
+    said = formula.what_steps_give(record)
+    assert "DDIM from 100 steps on for obedience and from 100 for" in said
+    assert "DPM-Solver++ from 5 steps on for obedience and from 20 for" in said
+    said = formula.what_is_named(record)
+    assert "trained on, 90%" in said and "50% (**resolvably less**)" in said and "right in 80%" in said
+
+    def told(name, right):
+        return {"condition": name, "kind": "known", "guidance": 3.0, "obeyed": {"shape and colour": share(right)}}
+
+    limits = {name: {"known": {"shape and colour": share(v)}} for name, v in {"chance": 0.01, "most": 0.99}.items()}
+    rows = [told("frozen CLIP", 0.3), told("learnt encoder", 0.28), told("label", 0.1)]
+    said = formula.what_conditions_give(
+        {"results": {"rows": rows, "conditions": {"label": {"images": 5000}}, **limits}}
+    )
+    assert "After 5,000 pictures" in said and "frozen CLIP 30%, learnt encoder 28%, label 10% (chance 1%" in said
+    assert said.endswith("**not told apart**.")
+
+
 def test_what_a_clip_knows_stands_beside_chance():
     def exam(right):
         ways = {name: {"at_1": share(right)} for name in ("text of a picture", "picture of a text")}

@@ -71,7 +71,7 @@ def _control(seen: Evidence) -> Finding:
     asked = [name for name in clip if name != "everything"]
     given = [name for name in asked if _controls(clip[name], label[name], chance[name], most[name])]
     control = CONFIRMED if given == asked else REFINED if given else REFUTED
-    lead = _above(clip[TOGETHER], learnt[TOGETHER])
+    lead = above(clip[TOGETHER], learnt[TOGETHER])
     half = learnt[TOGETHER]["right"] > rules.off * clip[TOGETHER]["right"]
     origin = CONFIRMED if lead > 0 else REFUTED if lead < 0 and half else REFINED
     shares = {**obeyed, "chance": chance, "the scenes themselves": most}
@@ -85,7 +85,7 @@ def _control(seen: Evidence) -> Finding:
     )
 
 
-def _above(one: dict, other: dict) -> int:
+def above(one: dict, other: dict) -> int:
     """1 where a share is resolvably above another, -1 where below, else 0."""
     change = one["right"] - other["right"]
     resolved = abs(change) > rules.scatter * math.hypot(one["error"], other["error"])
@@ -95,7 +95,7 @@ def _above(one: dict, other: dict) -> int:
 def _controls(text: dict, label: dict, chance: dict, most: dict) -> bool:
     """Whether what texts reach is more than half of the way from chance to the most, and above what labels reach."""
     way = most["right"] - chance["right"]
-    return text["right"] - chance["right"] > rules.half * way and _above(text, label) == 1
+    return text["right"] - chance["right"] > rules.half * way and above(text, label) == 1
 
 
 @claim("C8.4", "A step is 12x cheaper than in pixel space.", "FLOPs by formula, of SD 1.5, SDXL and SD 3")
