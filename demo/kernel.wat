@@ -66,6 +66,91 @@
       (local.set $bias (i32.add (local.get $bias) (i32.const 32))) (local.set $y (i32.add (local.get $y) (i32.const 32)))
       (br_if $panel (local.tee $panels (i32.sub (local.get $panels) (i32.const 1))))))
 
+  ;; The two ends of Winograd's convolution (`Conv2d` in tensors.js says what it is). Both work on 16 matrices, `step` apart, of
+  ;; which row i belongs to tile i, and go along the rows of a tile's 4 x 4 places first, then along its columns.
+  ;;
+  ;; B' of four runs of `pitch` bytes each: $a - $c, $b + $c, $c - $b, $b - $d, to four runs that are `step` apart.
+  (func $spread_four (param $a i32) (param $b i32) (param $c i32) (param $d i32) (param $y i32) (param $step i32) (param $pitch i32)
+    (local $end i32) (local $out i32) (local $va v128) (local $vb v128) (local $vc v128) (local $vd v128)
+    (local.set $end (i32.add (local.get $y) (local.get $pitch)))
+    (loop $four
+      (local.set $va (v128.load (local.get $a))) (local.set $vb (v128.load (local.get $b)))
+      (local.set $vc (v128.load (local.get $c))) (local.set $vd (v128.load (local.get $d)))
+      (v128.store (local.get $y) (f32x4.sub (local.get $va) (local.get $vc)))
+      (local.set $out (i32.add (local.get $y) (local.get $step)))
+      (v128.store (local.get $out) (f32x4.add (local.get $vb) (local.get $vc)))
+      (local.set $out (i32.add (local.get $out) (local.get $step)))
+      (v128.store (local.get $out) (f32x4.sub (local.get $vc) (local.get $vb)))
+      (v128.store (i32.add (local.get $out) (local.get $step)) (f32x4.sub (local.get $vb) (local.get $vd)))
+      (local.set $a (i32.add (local.get $a) (i32.const 16))) (local.set $b (i32.add (local.get $b) (i32.const 16)))
+      (local.set $c (i32.add (local.get $c) (i32.const 16))) (local.set $d (i32.add (local.get $d) (i32.const 16)))
+      (br_if $four (i32.lt_u (local.tee $y (i32.add (local.get $y) (i32.const 16))) (local.get $end)))))
+  ;; Each tile's 4 x 4 rows of x, which the table picks, to its row of each matrix. A table has blocks of four tiles.
+  (func (export "spread")
+    (param $x i32) (param $table i32) (param $pitch i32) (param $y i32) (param $step i32) (param $tiles i32)
+    (local $i i32) (local $k i32) (local $at i32) (local $out i32) (local $down i32)
+    (local.set $down (i32.shl (local.get $step) (i32.const 2)))  ;; from a place to the one below it
+    (loop $tile
+      (local.set $at (i32.add (i32.add (local.get $table) (i32.mul (i32.const 256) (i32.shr_u (local.get $i) (i32.const 2))))
+        (i32.mul (i32.const 4) (i32.and (local.get $i) (i32.const 3)))))
+      (local.set $out (local.get $y)) (local.set $k (i32.const 4))
+      (loop $row
+        (call $spread_four
+          (i32.add (local.get $x) (i32.mul (local.get $pitch) (i32.load offset=0 (local.get $at))))
+          (i32.add (local.get $x) (i32.mul (local.get $pitch) (i32.load offset=16 (local.get $at))))
+          (i32.add (local.get $x) (i32.mul (local.get $pitch) (i32.load offset=32 (local.get $at))))
+          (i32.add (local.get $x) (i32.mul (local.get $pitch) (i32.load offset=48 (local.get $at))))
+          (local.get $out) (local.get $step) (local.get $pitch))
+        (local.set $at (i32.add (local.get $at) (i32.const 64))) (local.set $out (i32.add (local.get $out) (local.get $down)))
+        (br_if $row (local.tee $k (i32.sub (local.get $k) (i32.const 1)))))
+      (local.set $out (local.get $y)) (local.set $k (i32.const 4))
+      (loop $column
+        (call $spread_four (local.get $out) (local.tee $at (i32.add (local.get $out) (local.get $down)))
+          (local.tee $at (i32.add (local.get $at) (local.get $down))) (i32.add (local.get $at) (local.get $down))
+          (local.get $out) (local.get $down) (local.get $pitch))
+        (local.set $out (i32.add (local.get $out) (local.get $step)))
+        (br_if $column (local.tee $k (i32.sub (local.get $k) (i32.const 1)))))
+      (local.set $y (i32.add (local.get $y) (local.get $pitch)))
+      (br_if $tile (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (local.get $tiles)))))
+
+  ;; A' of four runs, `step` apart: $x + the second + the third, the second - the third - the fourth, each + bias; to two.
+  (func $join_four (param $x i32) (param $step i32) (param $bias i32) (param $y i32) (param $below i32) (param $pitch i32)
+    (local $end i32) (local $at i32) (local $vb v128) (local $vc v128) (local $bias4 v128)
+    (local.set $end (i32.add (local.get $x) (local.get $pitch)))
+    (loop $four
+      (local.set $vb (v128.load (local.tee $at (i32.add (local.get $x) (local.get $step)))))
+      (local.set $vc (v128.load (local.tee $at (i32.add (local.get $at) (local.get $step)))))
+      (local.set $bias4 (v128.load (local.get $bias)))
+      (v128.store (local.get $y)
+        (f32x4.add (f32x4.add (f32x4.add (v128.load (local.get $x)) (local.get $vb)) (local.get $vc)) (local.get $bias4)))
+      (v128.store (i32.add (local.get $y) (local.get $below)) (f32x4.add (f32x4.sub (f32x4.sub (local.get $vb) (local.get $vc))
+        (v128.load (i32.add (local.get $at) (local.get $step)))) (local.get $bias4)))
+      (local.set $y (i32.add (local.get $y) (i32.const 16))) (local.set $bias (i32.add (local.get $bias) (i32.const 16)))
+      (br_if $four (i32.lt_u (local.tee $x (i32.add (local.get $x) (i32.const 16))) (local.get $end)))))
+  ;; Each tile's row of each matrix to its 2 x 2 rows of y. Tiles are counted from `first` on, `columns` of them in a row of
+  ;; the picture. `zero` is a bias of zeros.
+  (func (export "join")
+    (param $x i32) (param $step i32) (param $pitch i32) (param $zero i32) (param $bias i32) (param $y i32)
+    (param $first i32) (param $tiles i32) (param $columns i32)
+    (local $k i32) (local $at i32) (local $out i32) (local $wide i32)
+    (local.set $wide (i32.mul (i32.mul (i32.const 2) (local.get $columns)) (local.get $pitch)))  ;; a row of the picture
+    (local.set $tiles (i32.add (local.get $tiles) (local.get $first)))
+    (loop $tile
+      (local.set $at (local.get $x)) (local.set $k (i32.const 4))
+      (loop $column
+        (call $join_four (local.get $at) (i32.shl (local.get $step) (i32.const 2)) (local.get $zero)
+          (local.get $at) (i32.shl (local.get $step) (i32.const 2)) (local.get $pitch))
+        (local.set $at (i32.add (local.get $at) (local.get $step)))
+        (br_if $column (local.tee $k (i32.sub (local.get $k) (i32.const 1)))))
+      (local.set $out (i32.add (local.get $y) (i32.mul (i32.const 2) (i32.add
+        (i32.mul (local.get $wide) (i32.div_u (local.get $first) (local.get $columns)))
+        (i32.mul (local.get $pitch) (i32.rem_u (local.get $first) (local.get $columns)))))))
+      (call $join_four (local.get $x) (local.get $step) (local.get $bias) (local.get $out) (local.get $pitch) (local.get $pitch))
+      (call $join_four (i32.add (local.get $x) (i32.shl (local.get $step) (i32.const 2))) (local.get $step) (local.get $bias)
+        (i32.add (local.get $out) (local.get $wide)) (local.get $pitch) (local.get $pitch))
+      (local.set $x (i32.add (local.get $x) (local.get $pitch)))
+      (br_if $tile (i32.lt_u (local.tee $first (i32.add (local.get $first) (i32.const 1))) (local.get $tiles)))))
+
   ;; y = scale * x + shift, and then, if asked, silu: y / (1 + exp(-y)); for `rows` rows of `width` bytes.
   ;; exp as in Cephes' expf: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2].
   (func (export "affine")

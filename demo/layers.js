@@ -39,6 +39,7 @@ class ResnetBlock {  // x + conv(silu(norm(conv(silu(norm(x))) + time)))
 // rows may be read.
 function attend(q, k, v, heads, readable = k.H * k.W) {
   const N = q.H * q.W, L = readable, d = q.C / heads, wide = L + 7 & ~7, y = map(q.H, q.W, q.C);
+  macs += 2 * N * L * q.C;
   const one = table("1", q.H, q.W), keys = room(wide * d), values = room(wide * d), scores = room((N + 3 & ~3) * wide);
   const zero = room(wide + d);
   F.fill(0, zero, zero + wide + d);

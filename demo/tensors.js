@@ -63,7 +63,6 @@ function to_array(y) {
 
 // ------------------------------------------------------------------ the loops; kernel.wat says what they do
 function gemm(x, table, taps, pitch, length, w, bias, y, ypitch, blocks, panels) {
-  macs += 32 * blocks * panels * taps * length;
   if (wasm) { wasm.gemm(4 * x, 4 * table, taps, 4 * pitch, 4 * length, 4 * w, 4 * bias, 4 * y, 4 * ypitch, blocks, panels); return; }
   for (let p = 0; p < 2 * panels; p++, bias += 4, y += 4, w += p % 2 ? 4 : 8 * taps * length - 4) {  // half a panel
     for (let i = 0; i < 2 * blocks; i++) {  // half a block
@@ -107,14 +106,21 @@ function moments(x) {  // of each channel, the sum over all positions and the su
   }
   return [sum, square];
 }
-// The rows of x that each position of y reads, in the order of the taps; -1 is beyond the edge, or no position. Kinds:
-// "1": itself; "3": 3 x 3 around it; "/2": the same at every other position; "/2 one-sided": not above and left;
-// "x2": 3 x 3 of the map whose every position stands four times.
+// The rows of x that each position of y reads, in the order of the taps; -1 is beyond the edge, or no position. Kinds, of
+// which `CONVOLUTIONS` has side, stride, positions above and left, and how often x stands in a row:
+const CONVOLUTIONS = {
+  "1": [1, 1, 0, 1],  // itself
+  "3": [3, 1, 1, 1],  // 3 x 3 around it
+  "/2": [3, 2, 1, 1],  // the same at every other position
+  "/2 one-sided": [3, 2, 0, 1],  // not above and left
+  "x2": [3, 1, 1, 2],  // 3 x 3 of the map whose every position stands four times
+  "3 by tiles": [4, 2, 1, 1],  // for each tile of 2 x 2, all that "3" reads for it
+  "x2 by tiles": [4, 2, 1, 2],
+};
 function table(kind, H, W) {
   const key = `${kind} ${H} ${W}`;
   if (tables[key]) { return tables[key]; }
-  const stride = kind[0] === "/" ? 2 : 1, times = kind === "x2" ? 2 : 1, side = kind === "1" ? 1 : 3;
-  const h = H * times / stride, w = W * times / stride, rows = h * w + 3 & ~3, first = kind === "3" || kind === "/2" || kind === "x2" ? 1 : 0;
+  const [side, stride, first, times] = CONVOLUTIONS[kind], h = H * times / stride, w = W * times / stride, rows = h * w + 3 & ~3;
   const at = keep(rows * side * side);
   for (let block = 0, i = at; block < rows; block += 4) {
     for (let tap = 0; tap < side * side; tap++) {
@@ -135,25 +141,64 @@ class State {  // a state_dict from some name on: new State(tensors).at("mid_blo
   get(name) { return this.tensors[this.prefix + name]; }
   has(name) { return Object.keys(this.tensors).some(key => key.startsWith(`${this.prefix}${name}.`)); }
 }
+// A convolution. A 3 x 3 one goes by tiles of 2 x 2 positions, Winograd's way (Lavin & Gray 2016): a tile takes 36 multiplications
+// for each pair of channels, but only 16 if sums of the 4 x 4 positions around it, B' x B, are multiplied with sums of the
+// weight, G w G'; sums of the products, A' m A, are the tile. So y comes of 16 matrix products, one for each of the 4 x 4.
+const G = [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]];
+const STRIP = 64;  // tiles at a time, so that they stay in the processor's cache
 class Conv2d {  // `kind`: which positions it reads, see `table`
   constructor(state, kind = "3") {
-    const w = state.get("weight"), bias = state.get("bias"), [out, ins] = w.shape;
-    const taps = (w.shape[2] || 1) * (w.shape[3] || 1), panels = out + 7 >> 3;
-    Object.assign(this, { kind, out, ins, panels, weight: keep(panels * 8 * taps * ins), bias: keep(panels * 8) });
+    const w = state.get("weight"), bias = state.get("bias"), [out, ins] = w.shape, panels = out + 7 >> 3;
+    Object.assign(this, { kind, out, ins, panels, w: w.data, taps: w.data.length / out / ins, bias: keep(panels * 8) });
     if (bias) { F.set(bias.data, this.bias); }
-    for (let o = 0; o < out; o++) {  // (out, in, taps) to panels of 8 outputs, in each the taps, in each the inputs
-      for (let c = 0; c < ins; c++) {
-        for (let t = 0; t < taps; t++) {
-          F[this.weight + (((o >> 3) * taps + t) * ins + c) * 8 + (o & 7)] = w.data[(o * ins + c) * taps + t];
-        }
-      }
-    }
   }
   forward(x, bias = this.bias) {
     const t = table(this.kind, x.H, x.W), y = map(t.h, t.w, this.out);
-    gemm(x.at, t.at, t.taps, x.pitch, this.ins, this.weight, bias, y.at, y.pitch, t.blocks, this.panels);
+    macs += t.h * t.w * this.taps * this.ins * this.out;  // as the textbook has it, whichever way it goes
+    if (this.w) { this.prepare(t); }
+    if (this.tiled) { this.by_tiles(x, bias, y); return y; }
+    gemm(x.at, t.at, this.taps, x.pitch, this.ins, this.weight, bias, y.at, y.pitch, t.blocks, this.panels);
     return y;
   }
+  prepare({ h, w }) {  // at the first call, which tells how large a map is: the smallest ones have too few tiles
+    this.tiled = wasm && `${this.kind} by tiles` in CONVOLUTIONS && h * w >= 16;
+    if (this.tiled) { this.pack(16, (panel, k) => k * this.panels + panel, tile_weight); } else {
+      this.pack(this.taps, (panel, k) => panel * this.taps + k, (weight, k) => weight[k]);
+    }
+    this.w = null;
+  }
+  // (out, ins, taps) to panels of 8 outputs, in each the inputs: n for each 8, the k-th at a `place` and with a `value`
+  pack(n, place, value) {
+    this.weight = keep(this.panels * 8 * n * this.ins);
+    for (let o = 0; o < this.out; o++) {
+      for (let c = 0; c < this.ins; c++) {
+        const first = (o * this.ins + c) * this.taps, w = this.w.subarray(first, first + this.taps);
+        for (let k = 0; k < n; k++) { F[this.weight + (place(o >> 3, k) * this.ins + c) * 8 + (o & 7)] = value(w, k); }
+      }
+    }
+  }
+  by_tiles(x, bias, y) {
+    const t = table(`${this.kind} by tiles`, x.H, x.W), one = table("1", STRIP, 1), all = t.h * t.w, end = low;
+    // from one of the 16 matrices to the next: by a power of two they would all claim one place in the cache
+    const xstep = STRIP * x.pitch + 16, ystep = STRIP * y.pitch + 16, wstep = this.panels * 8 * this.ins;
+    const xs = room(16 * xstep), ys = room(16 * ystep), zero = room(y.pitch);
+    F.fill(0, zero, zero + y.pitch);
+    for (let first = 0; first < all; first += STRIP) {
+      const n = Math.min(STRIP, all - first);
+      wasm.spread(4 * x.at, 4 * (t.at + 16 * first), 4 * x.pitch, 4 * xs, 4 * xstep, n);
+      for (let k = 0; k < 16; k++) {
+        gemm(xs + k * xstep, one.at, 1, x.pitch, this.ins, this.weight + k * wstep, zero, ys + k * ystep, y.pitch, n + 3 >> 2, this.panels);
+      }
+      wasm.join(4 * ys, 4 * ystep, 4 * y.pitch, 4 * zero, 4 * bias, 4 * y.at, first, n, t.w);
+    }
+    low = end;  // the sums are forgotten
+  }
+}
+function tile_weight(w, k) {  // G w G', the k-th
+  const a = G[k >> 2], b = G[k & 3];
+  let sum = 0;
+  for (let i = 0; i < 3; i++) { for (let j = 0; j < 3; j++) { sum += a[i] * w[3 * i + j] * b[j]; } }
+  return sum;
 }
 class Linear extends Conv2d {  // at each position by itself
   constructor(state) { super(state, "1"); }
