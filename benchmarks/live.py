@@ -53,7 +53,7 @@ async function timed(engine, network, n, input) {  // of n calls, the millisecon
 OURS = """engines["%(kind)s"] = (() => { %(engine)s
   const files = %(files)s, calls = {}, kernels = { relaxed: KERNELS["%(kernel)s"], plain: KERNELS.plain };
   const begun = (async () => {
-    start(kernels, false);
+    start(kernels);
     for (const [name, [file, first_stage, words]] of Object.entries(files)) {
       const d = load_denoiser([await fetched(file)], first_stage ? [await fetched(first_stage)] : null);
       const { asked } = d.condition({ label: 0, words });

@@ -10,6 +10,7 @@ class Easel {
     this.canvas = make("canvas", { width: size, height: size, tabIndex: 0, role: "application", className: "ldm-live-easel",
       "aria-label": `A picture of ${size} by ${size} pixels to draw on. Arrow keys move the brush, the space bar paints.` });
     this.canvas.style.width = `${Math.max(1, Math.round(256 / size)) * size}px`;
+    this.heard = make("p", { className: "ldm-live-heard", role: "status" });  // where the brush is, for those who do not see it
     this.ink = make("canvas", { width: size, height: size }).getContext("2d", { willReadFrequently: true });  // the picture alone
     this.marked = new Uint8Array(size * size);
     this.at = [size >> 1, size >> 1];
@@ -19,7 +20,10 @@ class Easel {
     this.strength = make("input", { type: "range", min: 5, max: 100, step: 5, value: 60 });
     for (const name of ["paint", "brush", "mode", "strength"]) { this[name].name = name; }
     const said = make("output"), file = make("input", { type: "file", accept: "image/*" });
-    const tell = () => { said.textContent = `t = ${10 * this.strength.value} of 1000`; };
+    const tell = () => {
+      said.textContent = `t = ${10 * this.strength.value} of 1000`;
+      this.strength.setAttribute("aria-valuetext", said.textContent);
+    };
     this.strength.addEventListener("input", tell);
     tell();
     const strength = labelled("up to", make("span", {}, this.strength, said));
@@ -30,7 +34,7 @@ class Easel {
       strength.hidden = this.mode.value === "inpaint";
       if (this.mode.value === "inpaint") { this.paint.value = "mark"; } else if (/mark/.test(this.paint.value)) { this.paint.value = "black"; }
     });
-    this.element = make("div", { className: "ldm-live-easels" }, this.canvas,
+    this.element = make("div", { className: "ldm-live-easels" }, this.canvas, this.heard,
       make("div", { className: "ldm-live-controls" }, labelled("paint", this.paint), labelled("brush", this.brush), clear,
         labelled("a picture of yours; it stays in this page", file), labelled("then", this.mode), strength));
     this.listen();
@@ -90,6 +94,9 @@ class Easel {
       event.preventDefault();
       if (step) { this.at = this.at.map((v, i) => Math.min(this.size - 1, Math.max(0, v + step[i]))); } else { this.dab(...this.at); }
       this.show(true);
+      const [x, y] = this.at, [r, g, b] = this.ink.getImageData(x, y, 1, 1).data, code = `#${(1 << 24 | r << 16 | g << 8 | b).toString(16).slice(1)}`;
+      const colour = Object.keys(PAINTS).find(name => PAINTS[name] === code) || "another colour";
+      this.heard.textContent = `row ${y + 1}, column ${x + 1}: ${colour}${this.marked[y * this.size + x] ? ", marked" : ""}`;
     });
     this.canvas.addEventListener("blur", () => this.show());
   }

@@ -1,6 +1,7 @@
 // One live figure: controls, a panel for each row (a space, a method, a number of steps), and a table of what it took.
 // `root.ldm` is for tests and for the curious: the last order, its noise-free results, and the times.
 const STEPS = [1, 2, 3, 5, 10, 15, 20, 25, 50, 100, 250];  // what the steps control has
+const FRAMES = 64;  // of a row are kept to look back at: of longer ways every other one, and so on
 
 function set_up(root) {
   const given = JSON.parse(root.dataset.live), { model } = given, { size } = model;
@@ -36,6 +37,7 @@ function set_up(root) {
   const easel = shown("canvas") ? new Easel(size) : null, through = easel ? make("canvas", { role: "img", className: "ldm-live-through" }) : null;
   if (easel) {  // and what the autoencoder alone makes of the drawing
     paint_nothing(through, 1, size);
+    through.style.minWidth = easel.canvas.style.width;  // as large as the drawing beside it
     through.setAttribute("aria-label", "the drawing, encoded and decoded");
     easel.canvas.after(make("figure", {}, through, make("figcaption", { textContent: "what a latent keeps of it: encoded and decoded" })));
   }
@@ -49,27 +51,27 @@ function set_up(root) {
     row.title = make("span");
     const boxes = make("div", { className: "ldm-live-boxes" }, row.canvas);
     if (row.decoded) { boxes.append(make("span", { textContent: "→", "aria-hidden": "true" }), row.decoded); }
-    row.panel = make("section", { className: `ldm-live-row ldm-live-${row.space}` },
-      make("p", {}, make("b", { textContent: SPACES[row.space] }), row.title, row.at), boxes);
+    row.panel = make("div", { className: `ldm-live-row ldm-live-${row.space}`, role: "group" },
+      make("p", {}, make("b", { textContent: SPACES[row.space] }), " ", row.title, " ", row.at), boxes);
   }
   const back = make("input", { type: "range", min: 0, max: 1, value: 1, step: "any" });
   const look = make("label", { className: "ldm-live-back", hidden: true }, make("span", { textContent: "look back" }), back);
 
   // ---------------------------------------------------------------- the table
-  const claimed = rows.some(row => row.claimed);
-  const heads = ["", "steps", "a step", "in all", "decoder", ...rows.length > 1 ? ["faster"] : [], ...claimed ? ["claimed", "claimed faster"] : []];
+  const claimed = rows.some(row => row.claimed), decoded = rows.some(row => row.decoded), compared = rows.length > 1 && rows.length < 5;
+  const heads = ["space", "steps", "a step", "in all", ...decoded ? ["decoder"] : [], ...compared ? ["faster"] : [], ...claimed ? ["claimed", "claimed faster"] : []];
   const body = make("tbody");
   for (const row of rows) {
     row.cells = heads.map((_, i) => make(i ? "td" : "th", i ? {} : { scope: "row" }));
     body.append(make("tr", { className: `ldm-live-${row.space}` }, ...row.cells));
   }
   const table = make("div", { className: "ldm-live-table" },
-    make("table", {}, make("thead", {}, make("tr", {}, ...heads.map(h => make("th", { scope: "col", textContent: h })))), body));
+    make("table", { "aria-label": "What it took" }, make("thead", {}, make("tr", {}, ...heads.map(h => make("th", { scope: "col", textContent: h })))), body));
   function fill(row) {
     const first = rows[0];
-    const cells = [row.name, steps_of(row), row.step > 0 ? milliseconds(row.step_ms) : "–", row.step > 0 ? seconds(row.ms) : "–",
-      row.space === "pixel" ? "" : row.decode_ms ? milliseconds(row.decode_ms) : "–"];
-    if (rows.length > 1) { cells.push(row.done && first.done && row !== first ? `${times(first.ms / row.ms)}×` : row === first ? "1×" : "–"); }
+    const cells = [row.name, steps_of(row), row.step > 0 ? milliseconds(row.step_ms) : "–", row.step > 0 ? seconds(row.ms) : "–"];
+    if (decoded) { cells.push(row.space === "pixel" ? "" : row.decode_ms ? milliseconds(row.decode_ms) : "–"); }
+    if (compared) { cells.push(row.done && first.done && row !== first ? `${times(first.ms / row.ms)}×` : row === first ? "1×" : "–"); }
     if (claimed) { cells.push(row.claimed ? `${row.claimed.toFixed(2)} s` : "–", row.claimed && first.claimed ? `${times(first.claimed / row.claimed)}×` : "–"); }
     cells.forEach((text, i) => { row.cells[i].textContent = text; });
     row.at.textContent = `step ${row.step || 0} of ${row.steps_made || steps_of(row)}`;
@@ -88,8 +90,10 @@ function set_up(root) {
   }
   function tell(row, count, what) {  // for those who do not see the pictures
     const each = count === 1 ? "1 picture" : `${count} pictures`;
-    row.canvas.setAttribute("aria-label", `${row.name}: ${each}, ${what}`);
-    if (row.decoded) { row.decoded.setAttribute("aria-label", `${row.name}, decoded: ${each}, ${what}`); }
+    const name = `${row.name}, ${steps_of(row)} steps`;
+    row.panel.setAttribute("aria-label", name);
+    row.canvas.setAttribute("aria-label", `${name}: ${each}, ${what}`);
+    if (row.decoded) { row.decoded.setAttribute("aria-label", `${name}, decoded: ${each}, ${what}`); }
   }
   function reset() {
     if (running) { return; }
@@ -98,7 +102,7 @@ function set_up(root) {
     step_words.textContent = STEPS[control.steps.value];
     control.steps.setAttribute("aria-valuetext", `${step_words.textContent} steps`);
     for (const row of rows) {
-      Object.assign(row, { step: 0, steps_made: 0, done: false, ms: 0, decode_ms: null, frames: [], kept_picture: false });
+      Object.assign(row, { step: 0, steps_made: 0, done: false, ms: 0, decode_ms: null, now: null, frames: [], kept_picture: false });
       row.name = `${row.space}${many ? `, ${METHODS[row.method]}` : ""}`;
       row.title.textContent = rows.length > 4 ? (many ? METHODS[row.method] : "") : `${row.side} × ${row.side} × ${row.channels}, ${METHODS[row.method]}`;
       show(row, count, noise_of(row, count), null);
@@ -129,7 +133,7 @@ function set_up(root) {
     facts = await new Promise((resolve, reject) => {
       worker.onerror = event => { event.preventDefault(); reject(new Error(event.message || "no worker starts")); };
       worker.onmessage = ({ data }) => data.kind === "ready" ? resolve(data) : reject(new Error(data.text));
-      worker.postMessage({ kind: "load", models, plain: !!given.plain });
+      worker.postMessage({ kind: "load", models });
     });
     URL.revokeObjectURL(url);
   }
@@ -146,10 +150,10 @@ function set_up(root) {
   }
   function draw(order) {
     const due = new Set();
-    for (const row of rows) { Object.assign(row, { step: 0, steps_made: steps_of(row), step_ms: 0, frames: [], kept_picture: false, done: false, decode_ms: null }); }
+    for (const row of rows) { Object.assign(row, { step: 0, steps_made: steps_of(row), step_ms: 0, frames: [], every: 1, kept_picture: false, done: false, decode_ms: null }); }
     function repaint() {
       for (const row of due) {
-        const frame = row.frames.at(-1);
+        const frame = row.now;
         if (still && !row.done) { fill(row); continue; }  // those who want no motion see the noise, then the pictures
         show(row, order.count, order.guess && !row.done ? frame.x0_hat : frame.x, frame.picture);
         fill(row);
@@ -167,8 +171,9 @@ function set_up(root) {
           if (data.step === 0) { row.start_ms = data.ms; }
           Object.assign(row, { step: data.step, ms: data.ms, decode_ms: data.decode_ms, done: data.done, step_ms: (steps_ms - row.start_ms) / Math.max(1, data.step) });
           row.kept_picture = row.kept_picture || !!data.picture;
-          row.frames.push({ x: data.x, x0_hat: data.x0_hat, picture: data.picture });
-          if (row.frames.length > 300) { row.frames = row.frames.filter((_, i) => i % 2 === 0 || i === row.frames.length - 1); }
+          row.now = { step: data.step, x: data.x, x0_hat: data.x0_hat, picture: data.picture };
+          if (data.step % row.every === 0 || data.done) { row.frames.push(row.now); }
+          if (row.frames.length > FRAMES) { row.frames = row.frames.filter(frame => frame.step % (2 * row.every) === 0 || frame.step === data.steps); row.every *= 2; }
           bar.value = rows.reduce((sum, r) => sum + r.step, 0) / rows.reduce((sum, r) => sum + r.steps_made, 0);
           if (!due.size) { requestAnimationFrame(repaint); }
           due.add(row);
@@ -188,7 +193,7 @@ function set_up(root) {
     };
     if (pixel && latent) {
       parts.push(`A step took ${times(step_ms("pixel") / step_ms("latent"))} times less time on latents than on pixels; counting multiplications, it should be ${times(counted.pixel / counted.latent)} times less.`);
-      if (pixel.steps_made === latent.steps_made) { parts.push(`With the decoder, the pictures took ${times(pixel.ms / latent.ms)} times less.`); }
+      if (pixel.steps_made === latent.steps_made) { parts.push(`With the decoder, ${latent.steps_made} steps took ${times(pixel.ms / latent.ms)} times less.`); }
     } else if (rows.length > 1) {
       parts.push(`A step took ${sentence(rows.map(row => `${milliseconds(row.step_ms)} with ${METHODS[row.method]}`))}: one network, so about the same.`);
     } else {
@@ -227,8 +232,8 @@ function set_up(root) {
       running = false;
       rows.forEach(fill);
       rows.forEach(row => tell(row, order.count, `after step ${row.steps_made} of ${row.steps_made}`));
-      root.ldm = Object.assign(root.ldm, { order, counted, wasm: facts.wasm, rows: rows.map(({ ms, step_ms, decode_ms, frames, space, steps_made }) =>
-        ({ space, steps: steps_made, ms, step_ms, decode_ms, x: frames.at(-1).x, noise: frames[0].x, picture: frames.at(-1).picture })) });
+      root.ldm = Object.assign(root.ldm, { order, counted, wasm: facts.wasm, rows: rows.map(({ ms, step_ms, decode_ms, frames, now, space, steps_made }) =>
+        ({ space, steps: steps_made, ms, step_ms, decode_ms, x: now.x, noise: frames[0].x, picture: now.picture })) });
       say(`${verdict(order, counted)} ${heard}`);
       back.value = 1;
       look.hidden = false;
@@ -252,9 +257,9 @@ function set_up(root) {
   back.addEventListener("input", () => {  // the same share of each row's way
     const order = root.ldm.order;
     for (const row of rows) {
-      const i = Math.round(Number(back.value) * (row.frames.length - 1)), frame = row.frames[i], last = row.frames.at(-1);
-      show(row, order.count, control.guess.value && frame !== last ? frame.x0_hat : frame.x, frame.picture);
-      row.at.textContent = `step ${Math.round(i * row.steps_made / (row.frames.length - 1))} of ${row.steps_made}`;
+      const frame = row.frames[Math.round(Number(back.value) * (row.frames.length - 1))];
+      show(row, order.count, control.guess.value && frame !== row.now ? frame.x0_hat : frame.x, frame.picture);
+      row.at.textContent = `step ${frame.step} of ${row.steps_made}`;
     }
     back.setAttribute("aria-valuetext", rows.map(row => `${row.name}: ${row.at.textContent}`).join("; "));
   });

@@ -9,8 +9,8 @@ const RIM = 1280;  // zeros before each map: its row -1, which a convolution rea
 let memory, wasm, F, I, low, high;  // the maps of this pass lie below `low`, what is kept lies from ARENA to `high`
 let tables, macs = 0;  // multiply-accumulates so far: a count, to be held against the clock
 
-function start(kernels, plain) {  // `plain`: no WebAssembly, the same loops in JavaScript
-  const code = plain || typeof WebAssembly !== "object" ? null : [kernels.relaxed, kernels.plain].map(decode_base64).find(bytes => WebAssembly.validate(bytes));
+function start(kernels) {  // without WebAssembly the same loops are made in JavaScript
+  const code = typeof WebAssembly !== "object" ? null : [kernels.relaxed, kernels.plain].map(decode_base64).find(bytes => WebAssembly.validate(bytes));
   memory = code ? new WebAssembly.Memory({ initial: ARENA / 16384 }) : null;
   wasm = code ? new WebAssembly.Instance(new WebAssembly.Module(code), { demo: { memory } }).exports : null;
   view(memory ? memory.buffer : new ArrayBuffer(4 * ARENA));

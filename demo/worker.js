@@ -4,8 +4,8 @@ const SLOWEST = 20000;  // multiplications a millisecond; compiled JavaScript ma
 const denoisers = {};  // by space
 let drawing = 0;  // the number of the order that is being drawn; another one, or "stop", ends it
 
-function load({ models, plain }) {
-  start(KERNELS, plain);
+function load({ models }) {
+  start(KERNELS);
   for (const [space, { files, autoencoder }] of Object.entries(models)) { denoisers[space] = load_denoiser(files, autoencoder); }
   const { tokenizer } = Object.values(denoisers)[0].model;
   postMessage({ kind: "ready", wasm: !!wasm, words: tokenizer ? [...tokenizer.number.keys()] : null });

@@ -25,7 +25,7 @@ class Chromium:
         from playwright.sync_api import sync_playwright
 
         self.playwright = sync_playwright().start()
-        profile = str(folder / "chromium")  # a profile that lasts: a second visit is one of the same reader
+        self.profile = profile = str(folder / "chromium")  # one that lasts: a second visit is one of the same reader
         self.context = self.playwright.chromium.launch_persistent_context(profile, executable_path=CHROMIUM, args=QUIET)
         self.context.set_default_timeout(300_000)
         self.tab, self.wrong, self.asked = self.context.new_page(), [], []
@@ -52,6 +52,7 @@ class Firefox:
     def __init__(self, folder: Path):
         profile = folder / "firefox"
         profile.mkdir(exist_ok=True)
+        self.profile = str(profile)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -106,6 +107,28 @@ class Firefox:
 
 def opened(name: str, folder: Path) -> Chromium | Firefox:
     return {"chromium": Chromium, "firefox": Firefox}[name](folder)
+
+
+def private_memory(browser) -> int:
+    """Bytes that the browser's processes have for themselves: the one that names its profile, and those it started."""
+    parent, ours = {}, set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent[folder] = Path("/proc", (folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if browser.profile.encode() in (folder / "cmdline").read_bytes():
+                ours.add(folder)
+        except OSError:  # it has ended meanwhile
+            continue
+    while more := {folder for folder, started_by in parent.items() if started_by in ours} - ours:
+        ours |= more
+    total = 0
+    for folder in ours:
+        try:
+            lines = (folder / "smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return total
 
 
 def until(browser, script: str, seconds: float = 300):

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 from safetensors.torch import load
 
 from ldm_course import checkpoints
@@ -42,6 +43,11 @@ PAGES = {
 :rows: latent dpmpp 3
 :controls: prompt count guidance seed
 :values: count=1; guidance=3; prompt=a small red \u2b50 above a M\u00e1uve square
+""",
+    "long": """{live} emoji-32
+:rows: latent ddim 150
+:controls: count guidance seed along
+:values: count=1; guidance=1; along=1
 """,
     "drawn": """{live} emoji-32
 :rows: pixel ddim 3; latent ddim 3
@@ -274,6 +280,8 @@ def test_what_is_drawn_by_hand_is_redrawn_and_inpainted_as_in_the_package(browse
     for key in strokes:
         event = f"new KeyboardEvent('keydown', {{ key: '{key}' }})"
         browser.run(f"document.querySelector('.ldm-live-easel').dispatchEvent({event})")
+    heard = browser.run("document.querySelector('.ldm-live-heard').textContent")
+    assert re.fullmatch(r"row 21, column 22: (yellow|red), marked", heard)
     second = drawn(browser)
     mask = torch.tensor(second["from"]["mask"], dtype=torch.bool).view(1, 1, 32, 32)
     assert mask[0, 0, 16, 16:22].all() and mask[0, 0, 16:21, 21].all() and not mask[0, 0, :14].any()
@@ -319,6 +327,34 @@ def test_nothing_is_asked_for_before_the_click_and_nothing_twice(browser, served
 
 
 @needs_browser
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_largest_network_and_eight_pictures_take_less_than_200_megabytes(browser, site):
+    browser.open(f"file://{site}/book/words.html")
+    choose(browser, "count", 8)
+    before = browsers.private_memory(browser)
+    drawn(browser)
+    assert before > 20e6  # the browser was found
+    assert browsers.private_memory(browser) - before < 200e6
+
+
+@needs_browser
+def test_one_can_look_back_and_sees_what_was_decoded_on_the_way(browser, site):
+    browser.open(f"file://{site}/book/long.html")
+    drawn(browser)
+    seen = []
+    for share in (0, 0.5, 1):
+        slider = "document.querySelector('.ldm-live-back input')"
+        browser.run(f"(e => {{ e.value = {share}; e.dispatchEvent(new Event('input')); }})({slider})")
+        at = browser.run("document.querySelector('.ldm-live-at').textContent")
+        pictures = "[...document.querySelectorAll('.ldm-live canvas')].map(c => c.toDataURL())"
+        seen.append((int(re.fullmatch(r"step (\d+) of 150", at)[1]), *browser.run(pictures)))
+        assert browser.run(f"{slider}.getAttribute('aria-valuetext')").endswith(at)
+    steps, states, decoded = zip(*seen)
+    assert steps[0] == 0 and 70 <= steps[1] <= 80 and steps[2] == 150
+    assert len(set(states)) == len(set(decoded)) == 3
+
+
+@needs_browser
 def test_stop_stops_and_draw_starts_again(browser, site):
     browser.open(f"file://{site}/book/both.html")
     drawn(browser)
@@ -340,31 +376,38 @@ def test_each_control_and_picture_has_a_name(browser, site):
         named = f"[...document.querySelectorAll('.ldm-live {control}')].map(e => e.closest('label').textContent.trim())"
         assert all(browser.run(named))
     labels = browser.run("[...document.querySelectorAll('.ldm-live canvas')].map(e => e.getAttribute('aria-label'))")
-    assert len(labels) == 6 and len(set(labels)) == 6 and all("2 pictures" in label for label in labels)
+    assert (
+        len(labels) == 6
+        and len(set(labels)) == 6
+        and "latent, DDIM, 4 steps, decoded: 2 pictures, noise" in labels[2]
+        and all("2 pictures" in label for label in labels)
+    )
     assert browser.run(f"({SAYS}, document.querySelector('.ldm-live-says').getAttribute('role'))") == "status"
 
 
-# tells the figure, before it is set up, to do without WebAssembly
-PLAIN = """document.addEventListener('readystatechange', () => {
-  const root = document.querySelector('.ldm-live[data-live]');
-  if (root) { root.dataset.live = JSON.stringify({ ...JSON.parse(root.dataset.live), plain: true }); }
-});"""
+needs_chromium = pytest.mark.skipif("chromium" not in browsers.NAMES, reason="no Chromium on this machine")
+# takes WebAssembly away from the worker, which is started from a Blob
+NO_WASM = """const Whole = Blob;
+window.Blob = class extends Whole {
+  constructor(parts, options) { super(["delete self.WebAssembly;", ...parts], options); }
+};"""
 
 
-@pytest.mark.skipif("chromium" not in browsers.NAMES, reason="no Chromium on this machine")
-def test_without_what_it_needs_a_sentence_says_so(site, tmp_path):
+@needs_chromium
+def test_without_what_it_needs_a_sentence_says_so(site):
     sync = pytest.importorskip("playwright.sync_api")
     with sync.sync_playwright() as p:
-        for context, script, words in (
-            ({"java_script_enabled": False}, None, "Without scripts, this."),
-            ({}, "delete window.Worker", "Without scripts, this."),
-            ({}, PLAIN, "plain JavaScript"),
+        for context, script, flags, words in (
+            ({"java_script_enabled": False}, "", [], "Without scripts, this."),
+            ({}, "delete window.Worker", [], "Without scripts, this."),
+            ({}, "window.Worker = function () { throw new Error('no worker'); }", [], "not work here: no worker"),
+            ({}, NO_WASM, [], "plain JavaScript"),
+            ({}, "", ["--js-flags=--jitless"], "not work here: this browser does not compile scripts"),
         ):
-            browser = p.chromium.launch(executable_path=browsers.CHROMIUM, args=browsers.QUIET)
+            browser = p.chromium.launch(executable_path=browsers.CHROMIUM, args=browsers.QUIET + flags)
             tab = browser.new_page(**context)
             tab.set_default_timeout(300_000)
-            if script:
-                tab.add_init_script(script)
+            tab.add_init_script(script)
             tab.goto(f"file://{site}/book/both.html")
             if "Without" not in words:
                 tab.select_option("[name=count]", "1")
@@ -374,7 +417,124 @@ def test_without_what_it_needs_a_sentence_says_so(site, tmp_path):
             browser.close()
 
 
-@pytest.mark.skipif("chromium" not in browsers.NAMES, reason="no Chromium on this machine")
+@pytest.fixture
+def tab(site):
+    """A function that opens one of the small pages in Chromium."""
+    sync = pytest.importorskip("playwright.sync_api")
+    with sync.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=browsers.CHROMIUM, args=browsers.QUIET)
+
+        def opened(name, script="", **context):
+            tab = chromium.new_page(**context)
+            tab.set_default_timeout(300_000)
+            tab.add_init_script(script)
+            tab.goto(f"file://{site}/book/{name}.html")
+            return tab
+
+        yield opened
+        chromium.close()
+
+
+FINISHED = "!!(document.querySelector('.ldm-live').ldm || {}).rows"
+
+
+@needs_chromium
+def test_a_screen_reader_hears_what_there_is_and_what_has_happened(tab):
+    page = tab("both")
+    before = page.locator(".ldm-live").aria_snapshot()
+    for words in (
+        '- form "What to draw":',
+        '- combobox "kind":',
+        '- combobox "pictures":',
+        '- spinbutton "seed": "7"',
+        '- checkbox "decode every step"',
+        '- button "Draw"',
+        '- progressbar "how far the drawing has come"',
+        '- group "latent, DDIM, 4 steps":',
+        'img "pixel, DDPM, 3 steps: 2 pictures, noise, before the first step"',
+        "- status: The noise is drawn already.",
+        '- table "What it took":',
+        "paragraph: latent space 8 \u00d7 8 \u00d7 4, DDIM step 0 of 4",
+        '- columnheader "a step"',
+        '- rowheader "latent, DPM-Solver++"',
+    ):
+        assert words in before, before
+    page.click(".ldm-live-draw")
+    page.wait_for_function(FINISHED)
+    after = page.locator(".ldm-live").aria_snapshot()
+    assert 'img "latent, DDIM, 4 steps, decoded: 2 pictures, after step 4 of 4"' in after
+    assert "- status: A step took" in after and '- slider "look back"' in after
+    easel = tab("drawn").locator(".ldm-live").aria_snapshot()
+    for words in (
+        'application "A picture of 32 by 32 pixels to draw on.',
+        '- combobox "paint":',
+        '- slider "up to',
+        '- button "Clear"',
+        '- img "the drawing, encoded and decoded"',
+    ):
+        assert words in easel, easel
+
+
+@needs_chromium
+def test_the_keyboard_alone_draws_stops_and_looks_back(tab):
+    page, reached = tab("both"), []
+    focused = "(e => e.closest('.ldm-live') ? e.name || e.textContent : '')(document.activeElement)"
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if name := page.evaluate(focused):
+            reached.append(name)
+            shown = "getComputedStyle(document.activeElement).outlineStyle"
+            assert page.evaluate(shown) != "none", f"{name} does not show that it is reached"
+        if name == "Draw":
+            break
+    assert reached == ["kind", "count", "guidance", "seed", "along", "Draw"]
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('.ldm-live progress').value > 0")
+    assert page.evaluate(focused) == "Stop"
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"/Stopped/.test({SAYS})")
+    page.keyboard.press("Space")
+    page.wait_for_function(FINISHED)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Home")
+    assert page.inner_text(".ldm-live-at >> nth=0") == "step 0 of 4"
+
+
+@needs_chromium
+def test_those_who_want_no_motion_see_the_noise_and_then_the_pictures(tab):
+    count = """window.paints = 0;
+    const put = CanvasRenderingContext2D.prototype.putImageData;
+    CanvasRenderingContext2D.prototype.putImageData = function (...all) {
+      window.paints += 1;
+      return put.apply(this, all);
+    };"""
+    paints = {}
+    for motion in ("no-preference", "reduce"):
+        page = tab("long", count, reduced_motion=motion)
+        before = page.evaluate("window.paints")
+        page.click(".ldm-live-draw")
+        page.wait_for_function(FINISHED)
+        paints[motion] = page.evaluate("window.paints") - before
+    assert paints["reduce"] == 2 and paints["no-preference"] > 6
+
+
+@needs_chromium
+def test_a_picture_of_the_readers_is_cut_to_its_middle_and_sent_nowhere(tab, tmp_path):
+    page, asked = tab("drawn"), []
+    page.on("request", lambda request: asked.append(request.url))
+    columns = np.arange(96).reshape(1, 96, 1) // 32 == np.arange(
+        3
+    )  # red, green and blue thirds, so the middle is green
+    Image.fromarray(np.broadcast_to(255 * columns, (32, 96, 3)).astype(np.uint8)).save(tmp_path / "wide.png")
+    page.set_input_files(".ldm-live [type=file]", tmp_path / "wide.png")
+    colours = """() => {
+      const { data } = document.querySelector('.ldm-live-easel').getContext('2d').getImageData(0, 0, 32, 32);
+      return [...new Set(Array.from({ length: 1024 }, (_, i) => data.slice(4 * i, 4 * i + 3).join()))]; }"""
+    page.wait_for_function(f"({colours})().join(' ') === '0,255,0'")
+    assert not [url for url in asked if not url.startswith(("blob:", "data:"))]
+
+
+@needs_chromium
 def test_missing_weights_are_told(site, tmp_path):
     copy = shutil.copytree(site, tmp_path / "html")
     (copy / "_static" / "live" / "emoji-32-latent.js").unlink()
