@@ -14,7 +14,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # (f32x4.relaxed_madd a b c) is a * b + c, rounded once or twice, as the machine likes
-FUSED = re.compile(r"\(f32x4\.relaxed_madd (\(local\.get \$\w+\)) (\(local\.get \$\w+\)) (\(local\.get \$\w+\))\)")
+A = r"(\(local\.get \$\w+\)|\(f32x4\.splat \(f32\.const \S+\)\))"
+FUSED = re.compile(rf"\(f32x4\.relaxed_madd {A} {A} {A}\)")
 
 
 def kernels() -> dict[str, bytes]:

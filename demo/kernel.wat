@@ -171,11 +171,11 @@
             (f32x4.sub (local.get $e) (f32x4.mul (local.get $n) (f32x4.splat (f32.const 0.693359375))))
             (f32x4.mul (local.get $n) (f32x4.splat (f32.const -2.12194440e-4)))))
           (local.set $e (f32x4.splat (f32.const 1.9875691500e-4)))
-          (local.set $e (f32x4.add (f32x4.mul (local.get $e) (local.get $r)) (f32x4.splat (f32.const 1.3981999507e-3))))
-          (local.set $e (f32x4.add (f32x4.mul (local.get $e) (local.get $r)) (f32x4.splat (f32.const 8.3334519073e-3))))
-          (local.set $e (f32x4.add (f32x4.mul (local.get $e) (local.get $r)) (f32x4.splat (f32.const 4.1665795894e-2))))
-          (local.set $e (f32x4.add (f32x4.mul (local.get $e) (local.get $r)) (f32x4.splat (f32.const 1.6666665459e-1))))
-          (local.set $e (f32x4.add (f32x4.mul (local.get $e) (local.get $r)) (f32x4.splat (f32.const 5.0000001201e-1))))
+          (local.set $e (f32x4.relaxed_madd (local.get $e) (local.get $r) (f32x4.splat (f32.const 1.3981999507e-3))))
+          (local.set $e (f32x4.relaxed_madd (local.get $e) (local.get $r) (f32x4.splat (f32.const 8.3334519073e-3))))
+          (local.set $e (f32x4.relaxed_madd (local.get $e) (local.get $r) (f32x4.splat (f32.const 4.1665795894e-2))))
+          (local.set $e (f32x4.relaxed_madd (local.get $e) (local.get $r) (f32x4.splat (f32.const 1.6666665459e-1))))
+          (local.set $e (f32x4.relaxed_madd (local.get $e) (local.get $r) (f32x4.splat (f32.const 5.0000001201e-1))))
           (local.set $e (f32x4.add (f32x4.splat (f32.const 1)) (f32x4.add (local.get $r)
             (f32x4.mul (local.get $e) (f32x4.mul (local.get $r) (local.get $r))))))
           (local.set $e (i32x4.add (local.get $e) (i32x4.shl (i32x4.trunc_sat_f32x4_s (local.get $n)) (i32.const 23))))
@@ -184,6 +184,14 @@
         (local.set $x (i32.add (local.get $x) (i32.const 16))) (local.set $y (i32.add (local.get $y) (i32.const 16)))
         (br_if $four (i32.lt_u (local.tee $c (i32.add (local.get $c) (i32.const 16))) (local.get $width))))
       (br_if $row (local.tee $rows (i32.sub (local.get $rows) (i32.const 1))))))
+
+  ;; x = x + y, `length` bytes
+  (func (export "add") (param $x i32) (param $y i32) (param $length i32)
+    (local.set $length (i32.add (local.get $x) (local.get $length)))
+    (loop $four
+      (v128.store (local.get $x) (f32x4.add (v128.load (local.get $x)) (v128.load (local.get $y))))
+      (local.set $y (i32.add (local.get $y) (i32.const 16)))
+      (br_if $four (i32.lt_u (local.tee $x (i32.add (local.get $x) (i32.const 16))) (local.get $length)))))
 
   ;; Of each channel, the sum over all rows and the sum of squares, as float64: `width` bytes of floats to twice as many
   ;; at $sum, and as many at $square.

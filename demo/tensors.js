@@ -237,7 +237,8 @@ class LayerNorm {
   }
 }
 function add(x, y) {  // x + y, in the place of x
-  for (let i = 0, n = x.H * x.W * x.pitch; i < n; i++) { F[x.at + i] += F[y.at + i]; }
+  const n = x.H * x.W * x.pitch;
+  if (wasm) { wasm.add(4 * x.at, 4 * y.at, 4 * n); } else { for (let i = 0; i < n; i++) { F[x.at + i] += F[y.at + i]; } }
   return x;
 }
 function cat(x, skip) {  // along the channels

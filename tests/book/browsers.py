@@ -6,6 +6,7 @@ making; the protocol is JSON over a socket, and four commands are enough.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -20,11 +21,30 @@ QUIET += ["--disable-component-update", "--disable-sync"]
 NAMES = [name for name, path in (("chromium", CHROMIUM), ("firefox", FIREFOX)) if path]
 
 
-class Chromium:
-    def __init__(self, folder: Path):
+shared, users = None, 0
+
+
+@contextlib.contextmanager
+def playwright():
+    """The one of this process, which refuses a second one."""
+    global shared, users
+    if not users:
         from playwright.sync_api import sync_playwright
 
-        self.playwright = sync_playwright().start()
+        shared = sync_playwright().start()
+    users += 1
+    try:
+        yield shared
+    finally:
+        users -= 1
+        if not users:
+            shared.stop()
+
+
+class Chromium:
+    def __init__(self, folder: Path):
+        self.ended = contextlib.ExitStack()
+        self.playwright = self.ended.enter_context(playwright())
         self.profile = profile = str(folder / "chromium")  # one that lasts: a second visit is one of the same reader
         self.context = self.playwright.chromium.launch_persistent_context(profile, executable_path=CHROMIUM, args=QUIET)
         self.context.set_default_timeout(300_000)
@@ -45,7 +65,7 @@ class Chromium:
 
     def close(self) -> None:
         self.context.close()
-        self.playwright.stop()
+        self.ended.close()
 
 
 class Firefox:

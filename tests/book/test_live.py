@@ -395,8 +395,8 @@ window.Blob = class extends Whole {
 
 @needs_chromium
 def test_without_what_it_needs_a_sentence_says_so(site):
-    sync = pytest.importorskip("playwright.sync_api")
-    with sync.sync_playwright() as p:
+    pytest.importorskip("playwright.sync_api")
+    with browsers.playwright() as p:
         for context, script, flags, words in (
             ({"java_script_enabled": False}, "", [], "Without scripts, this."),
             ({}, "delete window.Worker", [], "Without scripts, this."),
@@ -420,8 +420,8 @@ def test_without_what_it_needs_a_sentence_says_so(site):
 @pytest.fixture
 def tab(site):
     """A function that opens one of the small pages in Chromium."""
-    sync = pytest.importorskip("playwright.sync_api")
-    with sync.sync_playwright() as p:
+    pytest.importorskip("playwright.sync_api")
+    with browsers.playwright() as p:
         chromium = p.chromium.launch(executable_path=browsers.CHROMIUM, args=browsers.QUIET)
 
         def opened(name, script="", **context):
