@@ -10,7 +10,8 @@ function half(h) {  // a float16's bits to a number
 }
 const EIGHT_BIT = ".scale";  // after a weight's name: the factor of each row of a weight that is stored in 8 bits
 
-// The files of one model (a part of it each) to its configuration, its meta data, and its weights in float32.
+// The files of one model (a part of it each) to its configuration, its meta data, and its weights: float32, but made of the
+// file's bytes only when asked for, so that never all of them stand there beside their packed form.
 function load_model(files) {
   const halves = Float32Array.from({ length: 65536 }, (_, h) => half(h)), state = {};
   let text;
@@ -19,19 +20,15 @@ function load_model(files) {
     text = header.__metadata__;
     delete header.__metadata__;
     for (const [name, { dtype, shape, data_offsets }] of Object.entries(header)) {
-      const raw = bytes.slice(8 + n + data_offsets[0], 8 + n + data_offsets[1]);
-      const data = dtype === "F32" ? new Float32Array(raw) : dtype === "I8" ? Float32Array.from(new Int8Array(raw))
-        : dtype === "F16" ? Float32Array.from(new Uint16Array(raw), h => halves[h]) : null;
-      if (!data) { throw new Error(`${name} is stored as ${dtype}`); }
-      state[name] = { shape, data };
+      if (!["F32", "F16", "I8"].includes(dtype)) { throw new Error(`${name} is stored as ${dtype}`); }
+      state[name] = { shape, get data() {
+        const raw = bytes.slice(8 + n + data_offsets[0], 8 + n + data_offsets[1]), scale = state[name + EIGHT_BIT];
+        if (dtype === "F32") { return new Float32Array(raw); }
+        if (dtype === "F16") { return Float32Array.from(new Uint16Array(raw), h => halves[h]); }
+        const data = Float32Array.from(new Int8Array(raw)), scales = scale.data, wide = data.length / shape[0];
+        return data.map((v, i) => v * scales[i / wide | 0]);
+      } };
     }
-  }
-  for (const name of Object.keys(state)) {
-    const scale = state[name + EIGHT_BIT];
-    if (!scale) { continue; }
-    const { shape, data } = state[name], wide = data.length / shape[0];
-    for (let i = 0; i < data.length; i++) { data[i] *= scale.data[i / wide | 0]; }
-    delete state[name + EIGHT_BIT];
   }
   return { kind: text.kind, config: JSON.parse(text.config), meta: JSON.parse(text.meta), state: new State(state) };
 }

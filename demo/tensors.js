@@ -148,8 +148,8 @@ const G = [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]];
 const STRIP = 64;  // tiles at a time, so that they stay in the processor's cache
 class Conv2d {  // `kind`: which positions it reads, see `table`
   constructor(state, kind = "3") {
-    const w = state.get("weight"), bias = state.get("bias"), [out, ins] = w.shape, panels = out + 7 >> 3;
-    Object.assign(this, { kind, out, ins, panels, w: w.data, taps: w.data.length / out / ins, bias: keep(panels * 8) });
+    const w = state.get("weight"), bias = state.get("bias"), [out, ins, ...sides] = w.shape, panels = out + 7 >> 3;
+    Object.assign(this, { kind, out, ins, panels, w, taps: sides.reduce((n, side) => n * side, 1), bias: keep(panels * 8) });
     if (bias) { F.set(bias.data, this.bias); }
   }
   forward(x, bias = this.bias) {
@@ -169,10 +169,11 @@ class Conv2d {  // `kind`: which positions it reads, see `table`
   }
   // (out, ins, taps) to panels of 8 outputs, in each the inputs: n for each 8, the k-th at a `place` and with a `value`
   pack(n, place, value) {
+    const all = this.w.data;
     this.weight = keep(this.panels * 8 * n * this.ins);
     for (let o = 0; o < this.out; o++) {
       for (let c = 0; c < this.ins; c++) {
-        const first = (o * this.ins + c) * this.taps, w = this.w.subarray(first, first + this.taps);
+        const first = (o * this.ins + c) * this.taps, w = all.subarray(first, first + this.taps);
         for (let k = 0; k < n; k++) { F[this.weight + (place(o >> 3, k) * this.ins + c) * 8 + (o & 7)] = value(w, k); }
       }
     }

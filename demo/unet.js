@@ -49,7 +49,7 @@ class UNet {
     this.config = config;
     this.conv_in = new Conv2d(state.at("conv_in"));
     this.time_embedding = new TimestepEmbedding(state.at("time_embedding"));
-    this.class_embedding = config.num_classes === null ? null : state.get("class_embedding.weight");
+    this.class_embedding = config.num_classes === null ? null : state.get("class_embedding.weight").data;
     this.down_blocks = levels.map(i => new DownBlock(state.at(`down_blocks.${i}`), config, i));
     const mid = state.at("mid_block");
     this.mid_block = new MidBlock(mid, config.norm_num_groups, UNET_EPS, attention_at(mid.at("attentions.0"), config, -1));
@@ -63,7 +63,7 @@ class UNet {
     const emb = this.time_embedding.forward(timestep_embedding(t, this.config.block_out_channels[0]));
     let context = null;
     if (this.class_embedding) {
-      for (let i = 0; i < emb.C; i++) { F[emb.at + i] += this.class_embedding.data[condition * emb.C + i]; }
+      for (let i = 0; i < emb.C; i++) { F[emb.at + i] += this.class_embedding[condition * emb.C + i]; }
     } else if (condition) {
       context = map(condition.H, 1, condition.C);
       F.set(condition.data, context.at);
