@@ -79,7 +79,8 @@ def _cell(tag: str, text: object, column: str = "", scope: str = "", left: bool 
     colour = next((c for word, c in _CLASSES.items() if column.split(",")[0] == word), "")
     has += f' class="{colour}"' if colour else ""
     align = "left" if left or scope == "row" or (scope and not column) else "right"
-    return f'<{tag}{has} style="text-align: {align}">{html.escape(str(text))}</{tag}>'
+    shown = html.escape(str(text)).replace(" ± ", "\u00a0±\u00a0")  # a number and its error stay on one line
+    return f'<{tag}{has} style="text-align: {align}">{shown}</{tag}>'
 
 
 def lookup(

@@ -156,6 +156,17 @@ def test_every_stage_says_how_far_it_has_come_on_each_kind_of_machine(house):
     assert found["cost"] == ["missing", "–", "done 2026-01-02"]
 
 
+def test_each_kind_of_machine_says_how_far_its_stages_have_come(house):
+    head, body = tables.kinds(("hours", "cpu"))
+    columns = list(zip(*tables.stages(("hours", "cpu"))[1]))[1:]
+    assert head[0] == "" and [row[0] for row in body] == ["hours", "cpu"]
+    for row, column in zip(body, columns):
+        assert all(len(row) == len(head) for row in body)
+        assert sum(map(int, row[-3:])) == len(column) - column.count("–")
+    assert body[0][-3:-1] == ["1", "0"] and body[1][-3:-1] == ["2", "0"]  # as in the house
+    assert body[0][1:5] == ["1.8 M", "64", "1,500,000", "1000"] and body[1][3] == "by the clock"
+
+
 def test_denoisers_at_their_ends_have_the_first_stage_beside_their_own_flops():
     table = tables.denoisers({"in pixels": PIXEL, "in latents": LATENT})
     assert cells(table, "in pixels")["+ first stage"] == "–"
