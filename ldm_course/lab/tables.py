@@ -155,6 +155,8 @@ def trained(record: Record) -> Trained | None:
     and have a table of their own, counts as none."""
     r = record["results"]
     size = (r.get("data") or {}).get("train")
+    if record["kind"] == "train":  # by `ldm-course train`, which keeps no count of the data
+        return Trained(1, r["images"], None, None, r["seconds"])
     if "training" in r:
         t = r["training"]
         return Trained(1, t["images"], t.get("wanted_images"), t.get("epochs"), t["seconds"])
