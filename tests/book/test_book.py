@@ -105,15 +105,19 @@ def pages(built):
     return {path.relative_to(built).as_posix(): Page(path) for path in built.rglob("*.html")}
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("book") / "source"
+def copied(folder):
+    """The book's sources in that folder, which is returned: a build leaves nothing in the checkout, nor takes from it
+    what is not the book's."""
     for name in ("book", "assets", "chapters", "demo"):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return copied(tmp_path_factory.mktemp("book") / "source")
 
 
 @pytest.fixture(scope="module")
