@@ -55,6 +55,8 @@ def test_a_distance_has_its_error_where_it_is_known():
 def test_a_number_and_its_error_stay_on_one_line():
     made = table(["", "KD-E"], [["a ± b", "0.148 ± 0.007"]]).data
     assert "0.148\u00a0±\u00a00.007" in made and "a\u00a0±\u00a0b" in made and " ± " not in made
+    wide = table([""] * 11, [["0.148 ± 0.007"] * 11]).data  # too wide for the page with every number on one line
+    assert wide.count("0.148 ±\u00a00.007") == 11
 
 
 def test_a_table_refuses_a_row_that_does_not_fit():
