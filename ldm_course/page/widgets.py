@@ -45,8 +45,9 @@ def table(
     """A table whose first column names the rows; a column headed "pixel" or "latent" has that space's colour.
 
     Cells are shown as `str` gives them, numbers in line on the right; the columns `words` (0 is the first) hold text,
-    and begin at the left. A number and its error stay on one line, or in a table of more than ten columns, which would
-    not fit the page so, the error follows whole on the next. `caption` and `stamp` stand beneath, as under a figure (`plotting.show`).
+    and begin at the left. A number and its error stay on one line; in a table of more than ten columns, which would
+    not fit the page so, the error follows whole on the next. `caption` and `stamp` stand beneath, as under a figure
+    (`plotting.show`).
     ValueError: a row that is longer or shorter than the head.
     """
     for row in rows:
