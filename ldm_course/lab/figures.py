@@ -235,6 +235,27 @@ def cost_table(record: Record) -> tuple[list[str], list[list[str]]]:
     return ["side", "network", "training, pixels", *latents, "sampling, pixels", *latents, "precision"], body
 
 
+def held_out(found: Mapping[str, Sequence[tuple[cost_model.Call, float]]]) -> Figure:
+    """A panel for each kind of call: seconds as `cost_model.held_out` predicts them, against those recorded; on the
+    line a prediction is exact. Open: calls on one picture alone."""
+    figure, panels = plotting.subplots(1, len(found), figsize=(8.6, 3.2), squeeze=False)
+    for axes, (what, calls) in zip(panels[0], found.items()):
+        for space, mark in (("pixel", "o"), ("latent", "s")):
+            colour = plotting.COLOURS[space]
+            for alone in (False, True):
+                wanted = [(c.f == 1) == (space == "pixel") and (c.batch == 1) == alone for c, _ in calls]
+                points = [(c.seconds, predicted) for (c, predicted), yes in zip(calls, wanted) if yes]
+                if points:
+                    look = {"color": colour, "mfc": "none" if alone else colour}
+                    axes.plot(*zip(*points), mark, ms=4, label=f"{space}, {'alone' if alone else 'batch'}", **look)
+        ends = [pick(c.seconds for c, _ in calls) for pick in (min, max)]
+        axes.plot(ends, ends, color=plotting.CLAIMED, lw=1)
+        axes.set(xscale="log", yscale="log", title=what, xlabel="seconds, recorded")
+    panels[0, 0].set_ylabel("predicted from other sides")
+    panels[0, 0].legend(fontsize=7)
+    return figure
+
+
 def speed_rows(record: Record) -> list[list[str]]:
     """The ladder of the stage `speed`."""
     return [

@@ -5,6 +5,7 @@ import pytest
 from ldm_course.lab import figures, tables
 from ldm_course.lab.claims.rates import Rates
 from ldm_course.lab.records import make_record, save_record
+from ldm_course.measure import cost_model
 
 RATES = Rates(pixel=0.5, latent=0.1, first_stage=2.0, encode=0.01, says="bf16, batches of 64")
 
@@ -121,6 +122,22 @@ def test_the_sources_table_needs_no_record():
 def test_a_network_that_was_trained_further_since_says_so():
     early = sampling("pixel", ("ddim", 50, 0.2), date="2026-01-01T00:00:00+00:00")
     assert tables.source_table({"pixel": early}, {"pixel": PIXEL}, {})[1][0][-1] == "≤ 32"
+
+
+def test_predictions_stand_over_what_was_recorded():
+    def call(f, batch, seconds):
+        return cost_model.Call(None, batch, seconds, 32, f)
+
+    calls = [(call(1, 1, 1.0), 1.5), (call(1, 64, 8.0), 4.0), (call(4, 64, 2.0), 2.0), (call(8, 64, 0.5), 1.0)]
+    left, right = figures.held_out({"training": calls, "step": calls[:2]}).axes
+    shown = {line.get_label(): list(zip(line.get_xdata(), line.get_ydata())) for line in left.lines[:-1]}
+    assert shown == {
+        "pixel, batch": [(8.0, 4.0)],
+        "pixel, alone": [(1.0, 1.5)],
+        "latent, batch": [(2.0, 2.0), (0.5, 1.0)],
+    }
+    assert list(left.lines[-1].get_xdata()) == list(left.lines[-1].get_ydata()) == [0.5, 8.0]  # where all would lie
+    assert left.get_title() + right.get_title() == "trainingstep" and len(right.lines) == 3
 
 
 @pytest.fixture
