@@ -22,6 +22,9 @@ The names in PUBLIC can be had from here, `from ldm_course import pretrained`; e
 """
 
 import importlib
+import warnings
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # by tqdm: progress bars are text here
 
 __version__ = "0.1.0"
 

@@ -28,7 +28,7 @@ from ..measure.cost_model import BUILT_UP_TO
 from ..measure.timing import time_call, training_step
 from ..networks.unet import UNet
 from ..page import plotting
-from ..page.numbers import plus_minus, si, times
+from ..page.numbers import kd_e, plus_minus, si, times
 from ..training.recipes import seeded
 from .claims import lead
 from .claims.ch2_results import EPOCHS, training_bill
@@ -337,7 +337,7 @@ def matched_table(found: Sequence[Match]) -> Table:
         cells = []
         for point in (m.pixel, m.latent):
             q = point["quality"]
-            cells += [si(point["images"]), plus_minus(q["kd_e"], q.get("kd_e_error"))]
+            cells += [si(point["images"]), kd_e(q)]
         body.append([m.name, *cells, m.nearer])
     return head, body
 

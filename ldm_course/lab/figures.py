@@ -26,9 +26,10 @@ from .claims import lead
 from .claims.learnt import Budget
 from .claims.rates import Rates, picture_seconds, rates
 from .claims.verdicts import gain
+from .records import Record, stamp
 
-Record = Mapping[str, object]
 MARKERS = {"ddpm": "o", "ddim": "s", "dpmpp": "^"}
+CALLED = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp": "DPM-Solver++"}
 # Hours an epoch and samples a second of LDM-1 and LDM-4: Rombach et al. 2022, Table 6; batch sizes: their appendix.
 PUBLISHED = {"epoch": 20.66 / 7.66, "sample at 256": 0.97 / 0.26, "sample at 512": 0.34 / 0.07, "batch": 40 / 7}
 # The source comparison's: C2.1; C1.4; C2.3 at equal steps (chapter 2 reckons it); C1.2.
@@ -186,7 +187,7 @@ def ratio_figure(rows: Sequence[tuple]) -> Figure:
 
 
 def _whole_sample(pixel: Record | None, latent: Record | None, steps: int = 50) -> float | None:
-    one, other = (row and picture_seconds(row, steps) for row in (pixel, latent))
+    one, other = (picture_seconds(row, steps) for row in (pixel, latent))
     return None if one is None or other is None else one / other
 
 
@@ -195,8 +196,8 @@ def costs(record: Record) -> Figure:
     figure, panels = _drawn(3)
     for f in (1, 2, 4, 8):
         rows = [row for row in cost_model.rows(record["results"]).values() if row["f"] == f]
-        line = {"color": plotting.PIXEL if f == 1 else plotting.LATENT, "label": "pixels" if f == 1 else f"f = {f}"}
-        line |= {"marker": "o" if f == 1 else "s", "ms": 4, "alpha": {1: 1, 2: 0.35, 4: 0.65, 8: 1}[f]}
+        line = plotting.look_at(f) | {"marker": "o" if f == 1 else "s", "ms": 4}
+        line["alpha"] = {1: 1, 2: 0.35, 4: 0.65, 8: 1}[f]
         for axes, (what, key) in zip(
             panels, (("training", "seconds_image"), ("step", "seconds_image"), ("training", "largest_batch"))
         ):
@@ -207,8 +208,7 @@ def costs(record: Record) -> Figure:
     for axes, ylabel in zip(panels, words):
         sides = sorted({row["side"] for row in record["results"]["rows"]})
         axes.set(xscale="log", yscale="log", xlabel="side of the picture, pixels", ylabel=ylabel)
-        axes.set_xticks(sides, [str(s) for s in sides], rotation=45)
-        axes.minorticks_off()
+        plotting.ticks(axes, sides, rotation=45)
     panels[0].legend(fontsize=8)
     return figure
 
@@ -233,6 +233,27 @@ def cost_table(record: Record) -> tuple[list[str], list[list[str]]]:
             body.append(cells)
     latents = ["f = 2", "f = 4", "f = 8"]
     return ["side", "network", "training, pixels", *latents, "sampling, pixels", *latents, "precision"], body
+
+
+def held_out(found: Mapping[str, Sequence[tuple[cost_model.Call, float]]]) -> Figure:
+    """A panel for each kind of call: seconds as `cost_model.held_out` predicts them, against those recorded; on the
+    line a prediction is exact. Open: calls on one picture alone."""
+    figure, panels = plotting.subplots(1, len(found), figsize=(8.6, 3.2), squeeze=False)
+    for axes, (what, calls) in zip(panels[0], found.items()):
+        for space, mark in (("pixel", "o"), ("latent", "s")):
+            colour = plotting.COLOURS[space]
+            for alone in (False, True):
+                wanted = [(c.f == 1) == (space == "pixel") and (c.batch == 1) == alone for c, _ in calls]
+                points = [(c.seconds, predicted) for (c, predicted), yes in zip(calls, wanted) if yes]
+                if points:
+                    look = {"color": colour, "mfc": "none" if alone else colour}
+                    axes.plot(*zip(*points), mark, ms=4, label=f"{space}, {'alone' if alone else 'batch'}", **look)
+        ends = [pick(c.seconds for c, _ in calls) for pick in (min, max)]
+        axes.plot(ends, ends, color=plotting.CLAIMED, lw=1)
+        axes.set(xscale="log", yscale="log", title=what, xlabel="seconds, recorded")
+    panels[0, 0].set_ylabel("predicted from other sides")
+    panels[0, 0].legend(fontsize=7)
+    return figure
 
 
 def speed_rows(record: Record) -> list[list[str]]:
@@ -265,7 +286,7 @@ def samplers(runs: Mapping[str, Record], cost: Record | None = None) -> Figure:
             y = [row["quality"]["kd_e"] for row in mine]
             bars = [2 * (row["quality"].get("kd_e_error") or 0) for row in mine]
             line = {"color": _colour(space), "lw": 1, "marker": marker, "ms": 4, "capsize": 2}
-            line["label"] = f"{space}, {method.upper().replace('DPMPP', 'DPM-Solver++')}"
+            line["label"] = f"{space}, {CALLED[method]}"
             panels[0].errorbar([row["steps"] for row in mine], y, bars, **line)
             if at:
                 seconds = [picture_seconds(at, row["steps"]) or math.nan for row in mine]
@@ -347,8 +368,7 @@ def by_f(runs: Mapping[int, Record], published: Mapping[int, float] | None = Non
         right.plot([point["images"] / 1000 for point in h], error, color=plotting.LATENT, alpha=shade, label=f"f = {f}")
     for axes, words in ((left, "PSNR, dB"), (middle, "KD-E, lower is better")):
         axes.set(xscale="log", xlabel="f", ylabel=words)
-        axes.set_xticks(list(runs), [str(f) for f in runs])
-        axes.minorticks_off()
+        plotting.ticks(axes, list(runs))
     middle.set_ylim(0, None)
     right.set(xlabel="thousand images seen", ylabel="training error, grey levels")
     right.set_ylim(0, None)
@@ -399,6 +419,16 @@ def stored_picture(record: Record, rows: int | None = None, width: int = 784) ->
     smaller = io.BytesIO()
     sheet.save(smaller, "JPEG", quality=88, subsampling=0)
     return plotting.Picture(smaller.getvalue(), width, f"Pictures of the stage {record['results']['stage']}")
+
+
+def show_stored(record: Record, rows: int | None = None) -> None:
+    """Puts the picture that a stage stored beside its record on the page, if it has one, and beneath it what its rows
+    are; `rows` as for `stored_picture`."""
+    picture = stored_picture(record, rows)
+    if picture:
+        names = record["results"].get("rows_of_the_picture")
+        what = f"from the top: {', '.join(names)}" if names else "drawn at its end, not chosen"
+        plotting.show(picture, f"{record['results']['stage']}, {what}.", stamp(record))
 
 
 def overfitting(runs: Mapping[str, Record]) -> Figure:

@@ -17,10 +17,12 @@ from ..device import computed_in, default_device
 from ..files import writable_folder, written_whole
 from ..measure.complexity import count_parameters
 from ..page import plotting
-from ..page.numbers import seconds, si
-from .records import NotRecorded, load_record, place
+from ..page.numbers import duration, seconds, si
+from . import tables
+from .records import load_record, place
 
 COLUMNS = 8
+SHOWN = 96  # screen pixels of a picture's side, at least
 STEPS = 25  # of DPM-Solver++
 
 
@@ -47,10 +49,11 @@ def trained(d: Denoiser) -> str:
     """How long a network was trained, and on what machine, as far as its record says."""
     try:
         record = load_record(d.meta["record"])
-        images, where = record["results"]["training"]["images"], place(record)
-    except (KeyError, NotRecorded, ValueError):
+    except (KeyError, ValueError):
         return "not recorded"
-    return f"{si(images)} images, {images / record['results']['data']['train']:.3g} epochs, on {where}"
+    of = tables.trained(record)
+    epochs = "" if of.epochs is None else f", {of.epochs:.3g} epochs"
+    return f"{si(of.images)} images{epochs}, in {duration(of.seconds)}, on {place(record)}"
 
 
 def gallery(out: str | Path, names: list[str] | None = None, count: int = 32, steps: int = STEPS) -> Path:
@@ -60,7 +63,7 @@ def gallery(out: str | Path, names: list[str] | None = None, count: int = 32, st
     found = [drawn(name, count, steps) for name in names or checkpoints.pretrained_names()]
     rows = []
     for one in found:
-        scale = max(1, 96 // one.pictures.shape[-1])
+        scale = -(-SHOWN // one.pictures.shape[-1])
         plotting.save_png(out / f"{one.name}.png", plotting.grid_image(one.pictures, COLUMNS, scale=scale))
         size = f"{si(count_parameters(one.denoiser.model))} parameters"
         rows.append(

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..files import place_of
 from ..measure.coherence import Mean
 from ..page import films, plotting
-from ..page.numbers import NONE, plus_minus, si
+from ..page.numbers import NONE, kd_e, plus_minus, si
 from .claims.ch9_whats_next import apart
 from .claims.verdicts import gain
 from .tables import Record, Table
@@ -95,16 +95,12 @@ def coherence_table(record: Record, size: int = 64) -> Table:
     body = []
     for name, row in rows_of(record, size).items():
         cells = [_cell(row["coherence"][m], m) for m in ("kept", "step", "bend", "flicker")]
-        distances = [_kd(row["quality"][part]) for part in ("frames", "changes")]
+        distances = [kd_e(row["quality"][part]) for part in ("frames", "changes")]
         copied = row.get("copied")
         share = f"{copied['share']:.0%} ± {copied['error']:.0%}" if copied else NONE
         body.append([name, *cells, *distances, share])
     head = [NAMES[m][0] for m in ("kept", "step", "bend", "flicker")]
     return ["", *head, "KD-E of frames", "KD-E of changes", "nearer to a training clip"], body
-
-
-def _kd(quality: Mapping) -> str:
-    return plus_minus(quality["kd_e"], quality.get("kd_e_error"))
 
 
 def costs(record: Record) -> Table:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from ..page import plotting
-from ..page.numbers import NONE, duration, plus_minus, seconds, si
+from ..page.numbers import NONE, duration, kd_e, seconds, si
 from .claims.both_spaces import word
 from .claims.learnt import SPACES
 from .claims.verdicts import gain
@@ -39,13 +39,9 @@ def by_steps(record: Record) -> Table:
     for space in SPACES:
         for way, (name, _) in WAYS.items():
             if rows := rows_of(record, space, *way):
-                cells = [_kd(rows[n]["quality"]) if n in rows else NONE for n in every]
+                cells = [kd_e(rows[n]["quality"]) if n in rows else NONE for n in every]
                 body.append([f"{space}, {name}", *cells])
     return ["KD-E after steps", *map(str, every)], body
-
-
-def _kd(quality: Mapping) -> str:
-    return plus_minus(quality["kd_e"], quality.get("kd_e_error"))
 
 
 def _colour(space: str, method: str) -> str:

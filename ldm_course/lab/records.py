@@ -28,6 +28,7 @@ import torch
 from ..files import MACHINES, checkout, home, written_whole
 from ..page.numbers import duration
 
+Record = Mapping[str, Any]  # one run, as `load_record` gives it
 SCHEMA = 1
 PACKAGES = ("ldm_course", "torch", "torchvision", "numpy", "accelerate")
 _FIELDS = ("name", "kind", "date", "commit", "command", "seconds", "machine", "versions", "config", "results")
@@ -299,6 +300,13 @@ def by_kind(stage: str) -> dict[str, dict[str, Any]]:
     return {kind: load_record(f"{stage}-{kind}") for kind in MACHINES if f"{stage}-{kind}" in names}
 
 
+def longest(*stages: str) -> dict[str, dict[str, Any]]:
+    """Those of the stages, by name, that have been recorded, each from the largest kind of machine that it has. To be
+    compared with care: one may have run for hours and its neighbour for minutes (`on_one_kind`)."""
+    kinds = {stage: by_kind(stage) for stage in stages}
+    return {stage: next(iter(of.values())) for stage, of in kinds.items() if of}
+
+
 def on_one_kind(*stages: str) -> dict[str, dict[str, Any]]:
     """Those of the stages, by name, that were recorded on the largest kind of machine that has any of them.
 
@@ -400,6 +408,12 @@ def stamps(found: Iterable[Mapping[str, Any]]) -> str:
     for record in found:
         names.setdefault(_origin(record), []).append(record["name"])
     return "; ".join(f"{', '.join(dict.fromkeys(of))}: {origin}" for origin, of in names.items())
+
+
+def named_stamps(found: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """The line beside numbers of several records, each by the name that the page gives it, with its own `stamp`; empty
+    where none of them is recorded."""
+    return "; ".join(f"{name}: {stamp(record)}" for name, record in found.items() if record)
 
 
 def _origin(record: Mapping[str, Any], took: str = "") -> str:

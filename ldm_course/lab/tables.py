@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from ..measure import cost_model
-from ..page.numbers import NONE, duration, plus_minus, seconds, si, times
+from ..measure.complexity import count_parameters
+from ..networks.unet import UNet
+from ..page.numbers import NONE, duration, kd_e, seconds, si, times
 from .claims import lead
 from .claims.learnt import Budget, at_equal_budget
 from .claims.rates import Rates, measured_as, picture_seconds
 from .profiles import PROFILES
-from .records import by_kind, is_finished, place, state
+from .records import Record, by_kind, is_finished, longest, place, state
 from .reference import STAGES
 from .report import QUALITY_HEAD, quality
 from .stages.autoencoders import USED
 
-Record = Mapping[str, object]
 Table = tuple[list[str], list[list[str]]]  # head, rows
 INCLUDED = ", first stage included"
 
@@ -52,7 +53,7 @@ def _lead_row(name: str, budget: Budget, pixel: Mapping, latent: Mapping) -> lis
         return [name, *[NONE] * 8]
     sides = [sum(m.resolved and (m.by > 0) == first for m in marks) for first in (True, False)]
     ends = [si(point["images"]) for point in pair]
-    kd = [plus_minus(point["quality"]["kd_e"], point["quality"].get("kd_e_error")) for point in pair]
+    kd = [kd_e(point["quality"]) for point in pair]
     return [name, *map(str, sides), str(len(marks) - sum(sides)), _crossing(lead.crossing(marks)), *ends, *kd]
 
 
@@ -154,6 +155,8 @@ def trained(record: Record) -> Trained | None:
     and have a table of their own, counts as none."""
     r = record["results"]
     size = (r.get("data") or {}).get("train")
+    if record["kind"] == "train":  # by `ldm-course train`, which keeps no count of the data
+        return Trained(1, r["images"], None, None, r["seconds"])
     if "training" in r:
         t = r["training"]
         return Trained(1, t["images"], t.get("wanted_images"), t.get("epochs"), t["seconds"])
@@ -176,9 +179,8 @@ def trained(record: Record) -> Trained | None:
 def trainings() -> Table:
     """Each stage that trains, as far as it is recorded, by its longest record: images, epochs, time, machine, state."""
     body = []
-    for name in STAGES:
-        record = next(iter(by_kind(name).values()), None)
-        of = record and trained(record)
+    for name, record in longest(*STAGES).items():
+        of = trained(record)
         if not of:
             continue
         images = f"{of.images:,}" + ("" if is_finished(record) or of.wanted is None else f" of {of.wanted:,}")
@@ -201,6 +203,20 @@ def stages(kinds: Sequence[str] = ("reference", "hours", "cpu")) -> Table:
     return ["stage", *kinds], body
 
 
+def kinds(names: Sequence[str] = ("reference", "hours", "cpu")) -> Table:
+    """The kinds of machine: the U-Net that is trained there, its batch, how many images the longest training sees,
+    how many pictures are judged, and how many stages are done, on their way, and missing."""
+    body = []
+    for name, column in zip(names, list(zip(*stages(names)[1]))[1:]):
+        p = PROFILES[name]
+        size = f"{count_parameters(UNet(p.unet)) / 1e6:.1f} M"
+        images = f"{p.scale.images:,}" if p.scale.long else "by the clock"
+        far = [sum(cell.startswith(word) for cell in column) for word in ("done", "so far", "missing")]
+        body.append([name, size, str(p.batch_size), images, str(p.eval_count), *map(str, far)])
+    head = ["", "U-Net", "batch", "CIFAR-10, images", "pictures judged", "stages done", "so far", "missing"]
+    return head, body
+
+
 # ----------------------------------------------------------------------------------------------- at their ends
 
 
@@ -219,7 +235,7 @@ def denoisers(runs: Mapping[str, Record]) -> Table:
 
 MEASURES = {  # of an autoencoder: what stands in a table's cell, from what was judged of one set
     "PSNR, dB": lambda judged: f"{judged['psnr']:.1f}",
-    "KD-E": lambda judged: plus_minus(judged["reconstruction"]["kd_e"], judged["reconstruction"].get("kd_e_error")),
+    "KD-E": lambda judged: kd_e(judged["reconstruction"]),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..page.numbers import NONE, plus_minus, si
+from ..page.numbers import NONE, kd_e, plus_minus, si
 from ..page.numbers import seconds as shown_seconds
 from . import cascades, flows, records
 from .tables import Record, Table
@@ -40,7 +40,7 @@ class Row:
             si(self.training, "FLOP"),
             str(self.evaluations),
             NONE if self.seconds is None else shown_seconds(self.seconds),
-            plus_minus(q["kd_e"], q.get("kd_e_error")),
+            kd_e(q),
             plus_minus(q["fd_e"], q.get("fd_e_error"), 0),
             f"{q['n_generated']:,}",
         ]

@@ -119,6 +119,17 @@ def rows(results: Mapping[str, Any], network: str = STANDARD) -> dict[tuple[int,
     }
 
 
+def kept_per_position(rows: Mapping[tuple[int, int], Mapping[str, Any]]) -> dict[int, dict[int, float]]:
+    """By f and side, the bytes that a training step keeps for the backward pass, for each position of the network's
+    input: nearly the same at every side, where attention keeps no weights. Of f that were measured at one side only
+    there is none, since nothing says whether it would hold at another."""
+    found: dict[int, dict[int, float]] = {}
+    for (side, f), row in sorted(rows.items()):
+        if row["kept_for_backward"]:
+            found.setdefault(f, {})[side] = row["kept_for_backward"] / (side // f) ** 2
+    return {f: sides for f, sides in found.items() if len(sides) > 1}
+
+
 def networks(record: Mapping[str, Any]) -> tuple[UNetConfig, AutoencoderConfig]:
     """The U-Net and the autoencoder of a record's profile."""
     profile = record["config"]["profile"]

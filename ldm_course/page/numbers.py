@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 NONE = "–"  # for a number that is not there
 
 
@@ -38,6 +40,11 @@ def times(over: float | None, under: float | None = 1.0, digits: int = 3) -> str
 def plus_minus(value: float, error: float | None, digits: int = 3) -> str:
     """A number with its standard error: plus_minus(0.1478, 0.0071) is "0.148 ± 0.007"; alone where that is None."""
     return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
+def kd_e(judged: Mapping[str, float]) -> str:
+    """KD-E of judged pictures as a record holds it, with its standard error where that was kept."""
+    return plus_minus(judged["kd_e"], judged.get("kd_e_error"))
 
 
 def number(value: float) -> str:

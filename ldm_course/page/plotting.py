@@ -81,6 +81,22 @@ def subplots(*args, **kwargs) -> tuple[Figure, plt.Axes | np.ndarray]:
     return figure, axes
 
 
+def ticks(
+    axes: plt.Axes, x: Sequence[float] | None = None, y: Sequence[float] | None = None, *, rotation: float = 0
+) -> None:
+    """Puts ticks at these values and nowhere else, each with its number in full (2, 0.05, 1024), where a logarithmic
+    axis would have powers of ten. To be called after the scales are set; `rotation` turns the numbers of x."""
+    for values, put, look in ((x, axes.set_xticks, {"rotation": rotation}), (y, axes.set_yticks, {})):
+        if values is not None:
+            put(values, [str(v) if isinstance(v, int) else f"{v:g}" for v in values], **look)
+    axes.minorticks_off()
+
+
+def look_at(f: int) -> dict[str, str]:
+    """Label and colour of a space by its f, pixels for each position of the network's input: 1 are the pixels."""
+    return {"label": "pixels", "color": PIXEL} if f == 1 else {"label": f"f = {f}", "color": LATENT}
+
+
 def grid_image(images: torch.Tensor, columns: int | None = None, *, scale: int = 1, gap: int = 2) -> np.ndarray:
     """Pictures side by side as one: uint8 `(N, 3, H, W)` or `(N, 1, H, W)` to uint8 `(rows, columns, 3)`.
 
@@ -198,8 +214,8 @@ def channel_images(z: torch.Tensor, side: int | None = None) -> torch.Tensor:
     return grey.round().to(torch.uint8).cpu()[:, :, None].expand(-1, -1, 3, -1, -1)
 
 
-def show(figure: Figure, caption: str, stamp: str | None = None, *, few_colours: bool = False) -> None:
-    """Puts the figure on the page, its caption beneath it, and where its numbers are from.
+def show(figure: Figure | Picture, caption: str, stamp: str | None = None, *, few_colours: bool = False) -> None:
+    """Puts the figure, or a stored picture, on the page, its caption beneath it, and where its numbers are from.
 
     `caption` says what is to be seen, so plainly that it could be wrong; `stamp` is `records.stamp(record)`
     for a stored run, None for what ran just now. `few_colours`: 256 of them, a third of the bytes, even where a close
@@ -210,12 +226,16 @@ def show(figure: Figure, caption: str, stamp: str | None = None, *, few_colours:
     if _in_notebook():
         from IPython.display import HTML, display
 
-        image = base64.b64encode(_small_png(figure, few_colours)).decode()
-        display({"image/png": image, "text/plain": repr(figure)}, raw=True)
+        if isinstance(figure, Picture):
+            display(figure)
+        else:
+            image = base64.b64encode(_small_png(figure, few_colours)).decode()
+            display({"image/png": image, "text/plain": repr(figure)}, raw=True)
         display(HTML(caption_html(caption, stamp)))
     else:
         print(caption if stamp is None else f"{caption}\n({stamp})")
-    plt.close(figure)
+    if isinstance(figure, Figure):
+        plt.close(figure)
 
 
 def _small_png(figure: Figure, few_colours: bool = False) -> bytes:

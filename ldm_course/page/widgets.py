@@ -45,14 +45,17 @@ def table(
     """A table whose first column names the rows; a column headed "pixel" or "latent" has that space's colour.
 
     Cells are shown as `str` gives them, numbers in line on the right; the columns `words` (0 is the first) hold text,
-    and begin at the left. `caption` and `stamp` stand beneath, as under a figure (`plotting.show`).
+    and begin at the left. A number and its error stay on one line; in a table of more than ten columns, which would
+    not fit the page so, the error follows whole on the next. `caption` and `stamp` stand beneath, as under a figure
+    (`plotting.show`).
     ValueError: a row that is longer or shorter than the head.
     """
     for row in rows:
         if len(row) != len(head):
             raise ValueError(f"a row has {len(row)} cells under a head of {len(head)}; give one for each")
+    glued = "\u00a0±\u00a0" if len(head) <= 10 else " ±\u00a0"
     top = "".join(_cell("th", name, name, scope="col", left=i in words) for i, name in enumerate(head))
-    body = "".join(_table_row(row, words) for row in rows)
+    body = "".join(_table_row([str(cell).replace(" ± ", glued) for cell in row], words) for row in rows)
     text = f'<table class="table"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
     return _html(text + (caption_html(caption, stamp) if caption or stamp else ""))
 

@@ -7,7 +7,7 @@ Needs a Chromium on the machine (`apt-get install chromium`), and is left out wh
 import shutil
 
 import pytest
-from test_book import ROOT, build  # the same book, built once more
+from test_book import ROOT, build, copied  # the same book, built once more
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -43,12 +43,7 @@ FAINT = """() => {  // text whose contrast with what it stands on is below 3.5 t
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("browser") / "source"
-    for name in ("book", "assets", "chapters", "demo"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, folder)
-    return build(folder)
+    return build(copied(tmp_path_factory.mktemp("browser") / "source"))
 
 
 @pytest.fixture(scope="module")

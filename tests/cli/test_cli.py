@@ -23,7 +23,8 @@ from ldm_course.denoiser import Denoiser
 from ldm_course.diffusion.schedules import make_schedule
 from ldm_course.lab import runs
 from ldm_course.lab.profiles import PROFILES
-from ldm_course.lab.records import list_records, load_record
+from ldm_course.lab.records import list_records, load_record, make_record, save_record
+from ldm_course.lab.records import place as place_of
 from ldm_course.measure.timing import Rates
 from ldm_course.networks import hub
 from ldm_course.networks.autoencoder import Autoencoder
@@ -208,15 +209,23 @@ def test_a_clip_is_trained_and_shows_what_lies_nearest_to_captions(place):
 
 
 def test_the_gallery_draws_with_each_of_the_courses_own_networks(place, capsys):
-    for name, classes in (("dots-8-pixel", None), ("shapes-8-pixel", 3)):
-        denoiser(place.parent / "home" / "checkpoints" / f"{name}.safetensors", num_classes=classes)
+    home = place.parent / "home"
+    denoiser(home / "checkpoints" / "dots-8-pixel.safetensors")
+    denoiser(home / "checkpoints" / "shapes-20-pixel.safetensors", 20, num_classes=3, record="shapes")
+    record = make_record("shapes", "train", {"images": 1500, "seconds": 90.0}, command="x", seconds=100, device="cpu")
+    save_record(record, home / "records")
     assert main.main(["gallery", "--count", "4", "--steps", "2"]) == 0
     assert "wrote runs/gallery/gallery.md" in capsys.readouterr().out
     text = Path("runs/gallery/gallery.md").read_text()
-    for name in ("dots-8-pixel", "shapes-8-pixel"):
-        assert f"| {name} | pixel |" in text and f"]({name}.png)" in text and "not recorded" in text
+    how_long = {
+        "dots-8-pixel": "not recorded",
+        "shapes-20-pixel": f"1.5 k images, in 1 min 30 s, on {place_of(record)}",
+    }
+    for name, says in how_long.items():
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| {name} | pixel |"))
+        assert row.split(" | ")[3] == says and f"]({name}.png)" in text
         with Image.open(f"runs/gallery/{name}.png") as picture:
-            assert picture.width >= 4 * 8 * 12
+            assert picture.width >= 4 * 96  # whatever its pixels are
     assert "DPM-Solver++ with 2 steps" in text
     assert refused(capsys, "gallery", "nobody").startswith("no pretrained checkpoint 'nobody'")
 

@@ -21,7 +21,9 @@ from ldm_course.lab.records import (
     if_recorded,
     list_records,
     load_record,
+    longest,
     make_record,
+    named_stamps,
     on_one_kind,
     only,
     recorded,
@@ -326,6 +328,21 @@ def test_records_that_stand_side_by_side_are_of_one_kind(tmp_path, monkeypatch):
     assert shown == {("a", "b"): {"b": "b-hours"}, ("a",): {"a": "a-cpu"}}  # no hours beside minutes
     today = datetime.now(UTC).date().isoformat()
     assert [state(load_record(n)) for n in ("a-cpu", "b-hours")] == [f"done {today}", f"so far {today}"]
+
+
+def test_the_longest_run_of_each_stage_is_of_the_largest_machine_that_has_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("LDM_HOME", str(tmp_path))
+    for name in ("a-cpu", "b-cpu", "b-hours", "c-smoke"):
+        save_record(make_record(name, "reference", {}, command="x", seconds=1), tmp_path / "records")
+    found = longest("b", "c", "a", "d")
+    assert {stage: record["name"] for stage, record in found.items()} == {"b": "b-hours", "a": "a-cpu"}
+    assert list(found) == ["b", "a"]  # in the order asked for
+
+
+def test_a_record_is_stamped_by_the_name_that_a_page_gives_it():
+    one, two = a_record("a"), a_record("b", seconds=60.0)
+    assert named_stamps({"f = 2": one, "f = 4": None, "f = 8": two}) == f"f = 2: {stamp(one)}; f = 8: {stamp(two)}"
+    assert named_stamps({"f = 4": None}) == ""
 
 
 def test_records_of_one_origin_are_stamped_once():

@@ -132,6 +132,7 @@ def test_ratios_are_pixel_over_latent_and_blank_where_nothing_was_measured():
     assert shown["kept for the backward pass, an image"][2] == "16x"
     assert shown["largest batch that fits, 32 a side (latent / pixel)"] == ["–", "5.7x", "4x"]
     assert shown["training, seconds an image"] == ["1.3x", "2.7x", "–"]
+    assert [picture_seconds(row, 50) for row in (None, rows[1], rows[2])] == [None, 10.0, 450.0]
     (axes,) = figures.ratio_figure(found).axes
     marks = {line.get_label(): list(line.get_xdata()) for line in axes.get_lines()}
     assert marks["recorded"] == pytest.approx([8, 4, 16, 4]) and marks["claimed"][1] == 12
@@ -406,7 +407,7 @@ def test_autoencoders_are_drawn_by_f(trained):
     figures.by_f({4: record, 8: record})
 
 
-def test_the_rows_of_a_stored_picture_are_the_pictures(trained, house):
+def test_the_rows_of_a_stored_picture_are_the_pictures(trained, house, capsys):
     ran(trained, FIRST)
     record = load_record(f"{FIRST}-smoke", trained / "records")
     with pytest.raises(ValueError, match="is missing; run: ldm-course reference --stage autoencoder"):
@@ -420,6 +421,10 @@ def test_the_rows_of_a_stored_picture_are_the_pictures(trained, house):
     with Image.open(io.BytesIO(shown.data)) as sheet:
         assert sheet.size == (8 * 66 - 2, 2 * 66 - 2)
     assert figures.stored_picture({"name": "nothing"}) is None
+    figures.show_stored(record)
+    assert capsys.readouterr().out.startswith(f"{FIRST}, from the top: held-out pictures, l1, perceptual, adversarial.")
+    figures.show_stored({"name": "nothing"})
+    assert capsys.readouterr().out == ""
     record["results"]["rows_of_the_picture"].append("one more")
     with pytest.raises(ValueError, match="expected 5 rows of 8"):
         figures.stored_rows(record)

@@ -5,6 +5,7 @@ import pytest
 from ldm_course.lab import figures, tables
 from ldm_course.lab.claims.rates import Rates
 from ldm_course.lab.records import make_record, save_record
+from ldm_course.measure import cost_model
 
 RATES = Rates(pixel=0.5, latent=0.1, first_stage=2.0, encode=0.01, says="bf16, batches of 64")
 
@@ -123,6 +124,22 @@ def test_a_network_that_was_trained_further_since_says_so():
     assert tables.source_table({"pixel": early}, {"pixel": PIXEL}, {})[1][0][-1] == "≤ 32"
 
 
+def test_predictions_stand_over_what_was_recorded():
+    def call(f, batch, seconds):
+        return cost_model.Call(None, batch, seconds, 32, f)
+
+    calls = [(call(1, 1, 1.0), 1.5), (call(1, 64, 8.0), 4.0), (call(4, 64, 2.0), 2.0), (call(8, 64, 0.5), 1.0)]
+    left, right = figures.held_out({"training": calls, "step": calls[:2]}).axes
+    shown = {line.get_label(): list(zip(line.get_xdata(), line.get_ydata())) for line in left.lines[:-1]}
+    assert shown == {
+        "pixel, batch": [(8.0, 4.0)],
+        "pixel, alone": [(1.0, 1.5)],
+        "latent, batch": [(2.0, 2.0), (0.5, 1.0)],
+    }
+    assert list(left.lines[-1].get_xdata()) == list(left.lines[-1].get_ydata()) == [0.5, 8.0]  # where all would lie
+    assert left.get_title() + right.get_title() == "trainingstep" and len(right.lines) == 3
+
+
 @pytest.fixture
 def house(tmp_path, monkeypatch):
     monkeypatch.setenv("LDM_HOME", str(tmp_path))
@@ -154,6 +171,17 @@ def test_every_stage_says_how_far_it_has_come_on_each_kind_of_machine(house):
     assert head == ["stage", "reference", "hours", "cpu"] and set(found) == set(tables.STAGES)
     assert found["denoiser-cifar10-32-pixel"] == ["so far 2026-01-02", "missing", "missing"]
     assert found["cost"] == ["missing", "–", "done 2026-01-02"]
+
+
+def test_each_kind_of_machine_says_how_far_its_stages_have_come(house):
+    head, body = tables.kinds(("hours", "cpu"))
+    columns = list(zip(*tables.stages(("hours", "cpu"))[1]))[1:]
+    assert head[0] == "" and [row[0] for row in body] == ["hours", "cpu"]
+    for row, column in zip(body, columns):
+        assert all(len(row) == len(head) for row in body)
+        assert sum(map(int, row[-3:])) == len(column) - column.count("–")
+    assert body[0][-3:-1] == ["1", "0"] and body[1][-3:-1] == ["2", "0"]  # as in the house
+    assert body[0][1:5] == ["1.8 M", "64", "1,500,000", "1000"] and body[1][3] == "by the clock"
 
 
 def test_denoisers_at_their_ends_have_the_first_stage_beside_their_own_flops():

@@ -10,7 +10,19 @@ from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import NotRecorded, make_record, recorded_together, save_record
 from ldm_course.measure import cost_model
 from ldm_course.measure.complexity import autoencoder_flops, unet_flops
-from ldm_course.measure.cost_model import Call, CallModel, CostModel, Prices, Work, bill, fit, held_out, off_by, total
+from ldm_course.measure.cost_model import (
+    Call,
+    CallModel,
+    CostModel,
+    Prices,
+    Work,
+    bill,
+    fit,
+    held_out,
+    kept_per_position,
+    off_by,
+    total,
+)
 
 TRUE = CallModel(overhead=0.01, product=5e-12, attention=9e-12)
 
@@ -62,6 +74,12 @@ def test_a_side_is_predicted_by_the_others_alone():
     missed = {c.side: c.seconds / predicted for c, predicted in held_out(calls) if c.batch == 16}
     assert missed[256] == pytest.approx(3, rel=1e-4)  # the others know nothing of it
     assert off_by(held_out(calls))[-1] >= 3 - 1e-3
+
+
+def test_what_is_kept_goes_by_positions_and_needs_two_sides():
+    kept = {(64, 4): 512.0, (32, 4): 128.0, (32, 1): 1024.0, (64, 1): None, (32, 8): 0}
+    rows = {at: {"kept_for_backward": bytes_} for at, bytes_ in kept.items()}
+    assert kept_per_position(rows) == {4: {32: 2.0, 64: 2.0}} and list(kept_per_position(rows)[4]) == [32, 64]
 
 
 def test_prices_are_those_of_the_formulas():

@@ -177,6 +177,15 @@ def test_show_prints_outside_a_notebook(capsys):
     assert not plt.fignum_exists(figure.number)
 
 
+def test_a_stored_picture_is_shown_as_it_is_with_its_caption(monkeypatch):
+    outputs, picture = [], plotting.Picture(b"\xff\xd8\xff, a JPEG", 640, "Cats")
+    monkeypatch.setattr(plotting, "_in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", outputs.append)
+    plotting.show(picture, "Two cats.", "recorded on 2025-03-01")
+    assert outputs[0] is picture
+    assert outputs[1].data == plotting.caption_html("Two cats.", "recorded on 2025-03-01")
+
+
 def test_show_refuses_a_figure_without_caption():
     with pytest.raises(ValueError, match="caption is empty"):
         plotting.show(plt.figure(), " ")
@@ -290,3 +299,23 @@ def test_subplots_are_in_the_course_s_look_and_closed():
     assert figure.get_facecolor() == axes[1].get_facecolor() == to_rgba(plotting.CARD)
     assert not axes[0].spines["top"].get_visible() and tuple(figure.get_size_inches()) == (5, 2)
     assert figure.number not in plt.get_fignums()
+
+
+def test_ticks_are_at_the_values_that_are_given_and_nowhere_else():
+    figure, axes = plotting.subplots()
+    axes.set(xscale="log", yscale="log", xlim=(1, 2000), ylim=(0.01, 10))
+    plotting.ticks(axes, [2, 64, 1024], [0.05, 1], rotation=45)
+    figure.canvas.draw()
+    shown = {name: [t.get_text() for t in getattr(axes, f"get_{name}ticklabels")()] for name in "xy"}
+    assert shown == {"x": ["2", "64", "1024"], "y": ["0.05", "1"]}
+    assert {t.get_rotation() for t in axes.get_xticklabels()} == {45}
+    assert not len(axes.get_xticks(minor=True)) and not len(axes.get_yticks(minor=True))
+    plotting.ticks(axes, y=[3])  # and leaves the other axis alone
+    assert list(axes.get_xticks()) == [2, 64, 1024] and list(axes.get_yticks()) == [3]
+
+
+def test_pixels_are_orange_and_every_latent_is_blue():
+    assert plotting.look_at(1) == {"label": "pixels", "color": plotting.PIXEL}
+    assert [plotting.look_at(f) for f in (2, 8)] == [
+        {"label": label, "color": plotting.LATENT} for label in ("f = 2", "f = 8")
+    ]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm_course.page import numbers
 from ldm_course.page.numbers import si
 from ldm_course.page.widgets import lookup, minute, pictures, quiz, say, table
 
@@ -44,6 +45,18 @@ def tags(text, name):
 def test_a_number_has_three_digits_and_a_prefix():
     shown = [si(613e6, "FLOP"), si(0.0123, "s"), si(999.96e3, "B"), si(0, "s"), si(5e-8, "s"), si(12.0)]
     assert shown == ["613 MFLOP", "12.3 ms", "1 MB", "0 s", "0.05 µs", "12"]
+
+
+def test_a_distance_has_its_error_where_it_is_known():
+    assert numbers.kd_e({"kd_e": 0.1478, "kd_e_error": 0.0071, "fd_e": 3.0}) == "0.148 ± 0.007"
+    assert numbers.kd_e({"kd_e": 0.1478}) == "0.148"
+
+
+def test_a_number_and_its_error_stay_on_one_line():
+    made = table(["", "KD-E"], [["a ± b", "0.148 ± 0.007"]]).data
+    assert "0.148\u00a0±\u00a00.007" in made and "a\u00a0±\u00a0b" in made and " ± " not in made
+    wide = table([""] * 11, [["0.148 ± 0.007"] * 11]).data  # too wide for the page with every number on one line
+    assert wide.count("0.148 ±\u00a00.007") == 11
 
 
 def test_a_table_refuses_a_row_that_does_not_fit():

@@ -178,7 +178,7 @@ def _cheaper(seen: Evidence) -> Finding:
         NOT_HERE if missing else worst(word, more(less)),
         f"KD-E {pair[0]['kd_e']:.3g} to {pair[1]['kd_e']:.3g} after {epochs_of(*denoisers):.3g} epochs, with "
         f"{less:.0f}x fewer FLOPs a picture" + (f" ({missing})" if missing else ""),
-        "Half of the saving in steps is not the latent's: pixels may take 50 steps too (C2.4).",
+        "Half as many steps are no merit of the latent: pixels may take 50 too (C2.4).",
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from ...diffusion.samplers import METHODS, sample, x0_predictor
 from ...diffusion.schedules import make_schedule
 from ...measure.cost_model import BUILT
-from ...page.numbers import plus_minus
+from ...page.numbers import kd_e
 from ..profiles import STEPS
 from .learnt import DENOISERS, SAMPLERS, UP_TO_100, all_rows, epochs_of, lacking
 from .rates import measured_as, picture_seconds
@@ -120,9 +120,7 @@ def _called(row: dict) -> str:
 
 def cannot_tell(few: dict, target: dict) -> Finding:
     """What a comparison finds that could not have failed: no difference proves nothing where none can be seen."""
-    shown = " against ".join(
-        f"{_called(r)}, KD-E {plus_minus(r['quality']['kd_e'], r['quality'].get('kd_e_error'))}" for r in (few, target)
-    )
+    shown = " against ".join(f"{_called(r)}, KD-E {kd_e(r['quality'])}" for r in (few, target))
     return Finding(
         NOT_HERE,
         f"{target['quality']['n_generated']} pictures do not even resolve the fewest steps judged on so many: {shown}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ...page.numbers import plus_minus
+from ...page.numbers import kd_e
 from ..records import NotRecorded
 from . import both_spaces
 from .both_spaces import copied, from_noise, last_within, nearest, word
@@ -177,7 +177,7 @@ def _judged(start: dict, enough: dict, taught: dict[int, dict]) -> str:
 
 
 def _kd(row: dict) -> str:
-    return plus_minus(row["quality"]["kd_e"], row["quality"].get("kd_e_error"))
+    return kd_e(row["quality"])
 
 
 def _what_is_left(found: dict) -> str:

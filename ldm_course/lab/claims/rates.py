@@ -53,9 +53,11 @@ def first_stage_seconds(found: Rates, first: Mapping) -> float:
     return trained * found.first_stage + first["data"]["train"] * found.encode
 
 
-def picture_seconds(row: Mapping, steps: int, alone: bool = False) -> float | None:
+def picture_seconds(row: Mapping | None, steps: int, alone: bool = False) -> float | None:
     """Of a finished picture, decoder included, from a row of the stage `cost`: in its batch, or made alone; None where
-    a part of it was left out."""
+    there is no such row, or a part of it was left out."""
+    if row is None:
+        return None
     key = "seconds_alone" if alone else "seconds_image"
     step, decode = row["step"].get(key), row["decode"].get(key) if row["f"] > 1 else 0.0
     return None if step is None or decode is None else steps * step + decode
