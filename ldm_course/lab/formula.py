@@ -126,9 +126,10 @@ def _row(record: Record, kind: str, **sampler) -> Mapping | None:
     return next((row for row in rows if row["kind"] == kind and row["sampler"] == wanted), None)
 
 
-def obedience(record: Record) -> Table:
-    """What pictures have right, by kind of prompt, plain and guided."""
-    rows = []
+def obedience(record: Record, reader: Record) -> Table:
+    """What pictures have right, by kind of prompt, plain and guided; first what the detector of the record `reader`
+    finds right by chance, in scenes of other prompts."""
+    rows = [("chance", reader["results"]["controls"]["another prompt"])]
     for kind in ("known", "new"):
         for scale in (1.0, USUAL["guidance_scale"]):
             row = _row(record, kind, guidance_scale=scale)

@@ -83,8 +83,10 @@ def test_marks_have_a_row_each_and_the_floor_at_their_end():
 
 
 def test_obedience_is_read_at_the_usual_sampler_plain_and_guided():
-    head, rows = formula.obedience(RECORD)
+    reader = {"results": {"controls": {"another prompt": {"everything": share(0.02, 9)}}}}
+    head, (chance, *rows) = formula.obedience(RECORD, reader)
     assert head == ["", "pictures", "count", "everything"]
+    assert chance == ["chance", "9", "–", "2\u00a0±\u00a03"]
     assert rows[0] == ["known, s = 1", "100", "100\u00a0±\u00a03", "10\u00a0±\u00a03"]
     assert [r[0] for r in rows] == ["known, s = 1", "known, s = 3", "new, s = 1", "new, s = 3"]
     assert formula.named(RECORD) == (["", "pictures", "the one asked for"], [["known", "9", "90\u00a0±\u00a03"]])
