@@ -62,6 +62,10 @@ def test_what_the_other_side_has_not_is_refused():
     theirs = DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=8, num_layers=1, activation_fn="geglu")
     with pytest.raises(ValueError, match="activation_fn='geglu'"):
         interop.dit_from_diffusers(theirs)
+    theirs = DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=8, num_layers=1)
+    theirs.register_to_config(rotary=True)  # as a later version may have it
+    with pytest.raises(ValueError, match="rotary=True, an entry that ours does not know"):
+        interop.dit_from_diffusers(theirs)
 
 
 @torch.no_grad()
