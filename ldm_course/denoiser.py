@@ -141,7 +141,9 @@ class Denoiser:
         return None if self.num_classes is None else torch.arange(count) % self.num_classes
 
     def _number(self, label: str | int) -> int:
-        names = {name: i for i, name in enumerate(self.classes)} | {str(i): i for i in range(self.num_classes)}
+        names = {str(i): i for i in range(self.num_classes)}
+        if isinstance(label, str):  # of classes that are called 1, 2 and 10, "2" is the second and 2 the third
+            names |= {name: i for i, name in enumerate(self.classes)}
         if str(label) not in names:
             known = f", or one of {', '.join(self.classes)}" if self.classes else ""
             raise ValueError(f"no class {str(label)!r}; expected 0 to {self.num_classes - 1}{known}")

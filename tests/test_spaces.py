@@ -248,7 +248,7 @@ def test_no_label_is_none_at_all():
 @pytest.mark.parametrize(
     "count, options, says",
     [
-        (0, {}, "count=0; expected 1 or more"),
+        (0, {}, "count=0; expected more than 0"),
         (-3, {}, "count=-3"),
         (3, {"label": torch.tensor([0, 1])}, "2 labels for 3 pictures"),
         (2, {"steps": 1001}, "steps=1001"),

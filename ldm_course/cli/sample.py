@@ -10,6 +10,7 @@ import torch
 
 from ..checks import Count, Levels, Number, Seed, Share, number
 from ..data.loaders import load_data
+from ..data.pictures import Pictures
 from ..denoiser import Denoiser
 from ..files import writable_picture
 from ..lab import gallery
@@ -106,15 +107,12 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.size not in (None, d.space.size):
         raise ValueError(f"--size {args.size}; this model makes pictures of {d.space.size} a side")
     real = load_data(d.meta["data"] if args.data is None else args.data, d.space.size, limit=args.limit, seed=args.seed)
-    condition, classes = {}, d.num_classes
+    condition = {}
     # classes, or captions, as often as in the data
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(args.seed))
     some = order[torch.arange(args.count) % len(order)]
-    if classes is not None:
-        if real.labels is None or len(real.classes) != classes:
-            has = "no labels" if real.labels is None else f"{len(real.classes)} classes"
-            raise ValueError(f"{real.name} has {has}, but the model was trained with {classes} classes")
-        condition = {"label": real.labels[some]}
+    if d.num_classes is not None:
+        condition = {"label": _labels(d, real)[some]}
     elif d.reads:
         if real.captions is None:
             raise ValueError(f"{real.name} has no captions, but the model was trained with texts")
@@ -129,3 +127,19 @@ def evaluate(args: argparse.Namespace) -> int:
         floor = inception.fid_floor(real, n, args.inception, seed=args.seed)
         print(f"FID (floor)   {inception.fid(made, real, args.inception):.2f} ({floor:.2f}; {n} real pictures)")
     return 0
+
+
+def _labels(d: Denoiser, real: Pictures) -> torch.Tensor:
+    """The pictures' classes by the network's numbers: by their names, since data may number them otherwise than the
+    data of its training did. ValueError: they are not the same classes."""
+    if real.labels is None:
+        raise ValueError(f"{real.name} has no labels, but the model was trained with {d.num_classes} classes")
+    theirs = d.classes or list(real.classes)  # a file without names knows them by their numbers
+    if len(theirs) != len(real.classes) or len(real.classes) != d.num_classes:
+        has = f"{len(real.classes)} classes"
+        raise ValueError(f"{real.name} has {has}, but the model was trained with {d.num_classes} classes")
+    other = [name for name in real.classes if name not in theirs]
+    if other:
+        known = ", ".join(theirs)
+        raise ValueError(f"{real.name} has the class {other[0]!r}, which the model was not trained with: {known}")
+    return torch.tensor([theirs.index(name) for name in real.classes])[real.labels]

@@ -315,6 +315,29 @@ def test_evaluate_draws_classes_as_often_as_the_data_has_them(capsys, monkeypatc
     assert torch.equal(torch.bincount(asked[0], minlength=len(classes)), 2 * expected)
 
 
+def test_classes_are_matched_by_their_names(capsys, monkeypatch):
+    """A network of an edition that sorted folders as text knows "10" as its second class; the data has it third."""
+    for k, name in enumerate(("1", "2", "10", "20")):
+        Path("digits", name).mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(np.full((8, 8, 3), 60 * k, np.uint8)).save(f"digits/{name}/{i}.png")
+    file = denoiser(Path("c.safetensors"), num_classes=4, classes=("1", "10", "2", "20"), data="digits")
+    asked = []
+    monkeypatch.setattr(
+        Denoiser, "generate", lambda d, n, **k: asked.append(k["label"]) or torch.zeros(n, 3, 8, 8).byte()
+    )
+    data = load_data("digits", 8)
+    words = ["evaluate", "--checkpoint", str(file), "--count", str(len(data)), "--steps", "1"]
+    assert main.main(words) == 0 and data.classes == ("1", "2", "10", "20")
+    expected = torch.bincount(data.labels, minlength=4)[[0, 2, 1, 3]]
+    assert torch.equal(torch.bincount(asked[0], minlength=4), expected) and expected.unique().numel() > 1
+    d = load_denoiser(file)
+    assert [d.labels(label, 1).item() for label in ("2", 2, "10", 1, "0")] == [2, 2, 1, 1, 0]
+    Path("digits/20").rename("digits/30")
+    assert main.main(words) == 2
+    assert "digits has the class '30', which the model was not trained with: 1, 10, 2, 20" in capsys.readouterr().err
+
+
 def test_edit_redraws_a_picture_and_fills_in_what_a_mask_shows(model, capsys, monkeypatch):
     """A picture that is wide, and a mask of it: the middle square of both is taken."""
     picture = np.zeros((20, 40, 3), np.uint8)

@@ -170,9 +170,9 @@ def test_a_dit_is_told_from_a_u_net_by_its_file(tmp_path):
     model = DiT(NETWORK)
     path = checkpoints.save_model(tmp_path / "dit.safetensors", model, half=True)
     assert isinstance(checkpoints.load_model(path)[0], DiT)
-    checkpoints.check_may_replace(path, model)
+    checkpoints.check_may_replace(path, model, "emoji")
     with pytest.raises(ValueError, match="a DiT of another configuration"):
-        checkpoints.check_may_replace(path, DiT(dataclasses.replace(NETWORK, layers=2)))
+        checkpoints.check_may_replace(path, DiT(dataclasses.replace(NETWORK, layers=2)), "emoji")
 
 
 def test_patches_that_do_not_divide_the_data_are_refused():
