@@ -12,7 +12,7 @@ import re
 import reprlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BeforeValidator, Field, InstanceOf, with_config
@@ -86,13 +86,21 @@ class Meta(TypedDict, total=False):
     record: str
 
 
+def _read(text: str) -> Any:
+    """JSON; pydantic's own reader takes no names that are not UTF-8."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"meta: {error}") from None
+
+
 @with_config(STRICT_BUT_OPEN)
 class About(TypedDict):
     """A file's metadata; `config` is that of the kind."""
 
     kind: Kind
     config: str
-    meta: Annotated[Meta, BeforeValidator(json.loads)]  # pydantic's own reader takes only what is UTF-8
+    meta: Annotated[Meta, BeforeValidator(_read)]
 
 
 EIGHT_BIT = ".scale"  # after a weight's name: the float16 factor of each row of a weight that is stored in 8 bits
@@ -218,6 +226,8 @@ def _from_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name in state.keys() - {k + EIGHT_BIT for k in scales}:
         value = state[name]
         if name in scales:
+            if value.dtype != torch.int8 or scales[name].shape != value.shape[:1]:
+                raise ValueError(f"{name} has a factor for each row, but is not stored in 8 bits by rows")
             value = (value.flatten(1) * scales[name].float()[:, None]).view(value.shape)
         found[name] = value.float() if value.is_floating_point() else value
     return found

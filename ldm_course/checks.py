@@ -43,6 +43,7 @@ _WORDS = {  # pydantic's, in the course's
     "greater_than_equal": "expected {ge} or more",
     "less_than": "expected less than {lt}",
     "less_than_equal": "expected {le} or less",
+    "string_pattern_mismatch": "expected something that matches {pattern}",
     "unexpected_keyword_argument": "no such entry is known here",
     "extra_forbidden": "no such entry is known here",
 }

@@ -17,6 +17,7 @@ DISK = {
     errno.EACCES: "name another place, or change its permissions",
     errno.EPERM: "name another place, or change its permissions",
     errno.EROFS: "name another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "close other programs, or raise the limit with: ulimit -n 4096",
     errno.EIO: "the disk may be failing; name another place",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -220,8 +221,10 @@ def _load_npz(path: Path, size: int, split: str, limit: int | None, seed: int) -
             raise ValueError(f"{path}: {key} has shape {stored[key].shape}; expected ({len(images)},), one per picture")
     labels = classes = captions = None
     if "labels" in stored:
-        if stored["labels"].dtype.kind not in "iu" or stored["labels"].min() < 0:
+        if stored["labels"].dtype.kind not in "iu":
             raise ValueError(f"{path}: labels are {stored['labels'].dtype}; expected whole numbers from 0 up")
+        if stored["labels"].min() < 0:
+            raise ValueError(f"{path}: labels go down to {stored['labels'].min()}; expected whole numbers from 0 up")
         labels = torch.from_numpy(stored["labels"].astype(np.int64))
         if "classes" in stored and stored["classes"].ndim != 1:
             raise ValueError(f"{path}: classes have shape {stored['classes'].shape}; expected a list of names")
@@ -244,6 +247,8 @@ def _read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ())
     if not path.exists():
         raise ValueError(f"there is no file {path}")
     try:
+        with zipfile.ZipFile(path):  # else numpy takes it for a pickle, and advises to load it
+            pass
         with np.load(path, allow_pickle=False) as file:
             present = file.files
             stored = {key: file[key] for key in (*required, *optional) if key in present}
@@ -326,5 +331,5 @@ def _require_two(path: Path, count: int) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     return said if len(said) < 200 else f"{said[:200]} …"  # some quote the file

@@ -7,6 +7,7 @@ names of their own, so that a number never hides what it was measured on.
 
 from __future__ import annotations
 
+import difflib
 import math
 import shutil
 import sys
@@ -68,9 +69,11 @@ STAGES = {stage.name: stage for stage in _all()}
 
 
 def find(name: str) -> Stage:
-    """The stage of that name; ValueError, which lists them, if there is none."""
+    """The stage of that name; ValueError, which names those that are called much like it, if there is none."""
     if name not in STAGES:
-        raise ValueError(f"there is no stage {name!r}; there are: {', '.join(STAGES)}")
+        near = difflib.get_close_matches(name, STAGES, n=3, cutoff=0.4)
+        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"there is no stage {name!r}; {meant}`ldm-course reference --status` lists them all")
     return STAGES[name]
 
 

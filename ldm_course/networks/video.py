@@ -73,7 +73,7 @@ class TemporalAttention(nn.Module):
         clip = x.unflatten(0, (-1, self.frames))  # (B, F, C, H, W)
         h = self.group_norm(clip.transpose(1, 2))  # (B, C, F, H, W)
         h = h.flatten(3).permute(0, 3, 2, 1).flatten(0, 1).contiguous()  # (B·HW, F, C)
-        h = h + self.positions.to(h.dtype)
+        h = h + self.positions.to(h)  # its device too: a network that has only shapes keeps these as numbers
         q, k, v = (f(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.to_q, self.to_k, self.to_v))
         h = attend(q, k, v).transpose(1, 2).flatten(2)  # (B·HW, F, C)
         h = self.to_out(h).unflatten(0, (len(clip), -1)).permute(0, 2, 3, 1)  # (B, F, C, HW)
