@@ -108,6 +108,7 @@ MISTAKES = (
     Mistake("sample --checkpoint model.safetensors --eta -0.5 --method ddim", "--eta -0.5; expected 0 or more"),
     Mistake("compare --budget -1", "--budget -1; expected more than 0"),
     Mistake("claims --chapter 11", "--chapter 11; expected 10 or less"),
+    Mistake("reference --stage first-stage", "did you mean first-stage-f4"),
     Mistake("reference --minutes 0", "--minutes 0; expected more than 0"),
     Mistake(
         "sample --checkpoint model.safetensors --steps 1001",
@@ -170,6 +171,12 @@ MISTAKES = (
         "An autoencoder only translates between pictures and latents; it does not draw.",
         "Give the denoiser's file; its autoencoder is found beside it.",
     ),
+    Mistake(
+        "sample --checkpoint scale.safetensors", "conv_in.weight has a factor for each row, but is not stored in 8"
+    ),
+    Mistake("sample --checkpoint json.safetensors", "meta: Expecting value"),
+    Mistake("data --data html.npz", "html.npz cannot be read as an .npz of plain arrays: File is not a zip file"),
+    Mistake("data --data negative.npz", "labels go down to -1; expected whole numbers from 0 up"),
     Mistake("sample --checkpoint kind.safetensors", "kind='gan'; expected 'unet'"),
     Mistake("sample --checkpoint list.safetensors", "config: []; expected an object"),
     Mistake("sample --checkpoint groups.safetensors", "config: norm_num_groups=0; expected more than 0"),
