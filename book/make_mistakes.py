@@ -2,7 +2,7 @@
 
     python book/make_mistakes.py
 
-writes `when_something_goes_wrong.md` anew: each message, its cause and its mend. So every message on the page is one
+writes `when_something_goes_wrong.md` anew: each message, its cause and what to do. So every message on the page is one
 that the command beside it gives.
 """
 
@@ -27,7 +27,8 @@ def text() -> str:
     from mistakes import LIKELY
 
     parts = (
-        f"## … {row.says} …\n\n```\nldm-course {row.typed}\n```\n\n**Cause.** {row.cause}\n\n**Mend.** {row.mend}\n"
+        f"## … {row.says} …\n\n```\nldm-course {row.typed}\n```\n\n"
+        f"**Cause.** {row.cause}\n\n**What to do.** {row.mend}\n"
         for row in LIKELY
     )
     return "\n".join([HEAD, *parts])

@@ -63,7 +63,7 @@ MISTAKES = (
     Mistake(
         'data --data ""',
         "--data is empty",
-        "A shell variable such as `$FOLDER` was never set, so that nothing is left of it.",
+        "A shell variable such as `$FOLDER` was never set, so the command received an empty word.",
         "Set the variable, or type the folder's name.",
     ),
     Mistake("data --data=", "--data is empty"),
@@ -89,13 +89,13 @@ MISTAKES = (
     Mistake(
         "data --data empty",
         "holds no pictures",
-        "The folder has no files whose names end as pictures' do, nor have the folders in it.",
+        "Neither the folder nor its sub-folders hold a file whose name ends like a picture's.",
         "Check the folder; PNG, JPEG, WebP, BMP, GIF, TIFF and a few more are read.",
     ),
     Mistake(
         "data --data labels.npz",
         "labels go up to 1099511627776; expected less than 10000",
-        "Labels number the classes from 0, and one of them is far too large: it is perhaps a missing value.",
+        "Labels number the classes from 0, and one of them is far too large; perhaps it marks a missing value.",
         "Write labels from 0 up into the .npz, or give the names of the classes as `classes`.",
     ),
     Mistake(
@@ -206,14 +206,14 @@ MISTAKES = (
     Mistake(
         "cost --size 16384",
         "are free; lower --size or --batch-size",
-        "What a step has to keep grows with the picture's area, and was reckoned to be more than your memory.",
+        "What a training step has to keep in memory grows with the picture's area; here it would be more than is free.",
         "Lower the setting that the message names.",
     ),
     Mistake("cost --batch-size 1000000000", "--batch-size 1000000000; expected 1048576 or less"),
     Mistake(
         "train pixel --data scenes --size 8 --limit 24 --batch-size 1000000 --steps 1",
         "pictures at once take",
-        "A batch's activations, reckoned from those of one picture, need more memory than is free.",
+        "The activations of the batch, estimated from those of one picture, need more memory than is free.",
         "Take the `--batch-size` that the message names, or divide the batch by `--accumulate`.",
     ),
     Mistake("sample --checkpoint model.safetensors --count 10000000000000", "--count 10000000000000; expected 1048576"),
