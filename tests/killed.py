@@ -58,11 +58,11 @@ def child(words: list[str], out: Path, kill_at: int | None = None) -> int:
     process = os.fork()
     if process:
         return process
-    touched, here = 0, str(out)
+    touched, here = 0, (f"{out}", f"{out.absolute()}")
 
     def hook(event, given):
         nonlocal touched
-        if event in TOUCHED and any(here in str(x) for x in given[:2]):
+        if event in TOUCHED and any(f"{x}/".startswith(f"{place}/") for x in given[:2] for place in here):
             touched += 1
             if touched == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
