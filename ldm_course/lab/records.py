@@ -64,7 +64,7 @@ class Machine(TypedDict):
 
 
 @with_config(STRICT_BUT_OPEN)
-class Record(TypedDict):
+class Stored(TypedDict):
     """One run, as its file holds it, and other things; no number in it is NaN or infinite."""
 
     schema: Annotated[int, Field(ge=1, le=SCHEMA)]
@@ -277,7 +277,7 @@ def load_record(name: str, folder: str | os.PathLike | None = None) -> dict[str,
     folder = settled(home() / "records" if folder is None else folder)
     path = folder / f"{checked_name(name)}.json"
     try:
-        record = from_json(Record, path.read_bytes())
+        record = from_json(Stored, path.read_bytes())
     except FileNotFoundError:
         known = ", ".join(list_records(folder=folder)) or "none"
         raise ValueError(f"there is no record {name!r}; the records here are: {known}") from None
