@@ -9,19 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import reprlib
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BeforeValidator, Field, InstanceOf, with_config
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
-from .config import AutoencoderConfig, CLIPConfig, DetectorConfig, DiTConfig, TextUNetConfig, UNetConfig, from_stored
+from .checks import STRICT, STRICT_BUT_OPEN, Levels, Positive, check, from_json
+from .config import AutoencoderConfig, CLIPConfig, DetectorConfig, DiTConfig, TextUNetConfig, UNetConfig
 from .denoiser import Denoiser
 from .diffusion.consistency import ConsistencyConfig, ConsistencyModel
-from .diffusion.schedules import make_schedule
-from .files import MACHINES, all_finite, home, written_whole
+from .diffusion.schedules import Named, Prediction, make_schedule
+from .files import MACHINES, all_finite, home, load_tensors, save_tensors, settled
 from .networks.autoencoder import Autoencoder
 from .networks.clip import CLIP
 from .networks.detector import Detector
@@ -29,6 +33,7 @@ from .networks.dit import DiT
 from .networks.text import TextUNet
 from .networks.unet import UNet
 from .networks.video import VideoUNet, VideoUNetConfig
+from .networks.weights import filled
 from .spaces import LatentSpace, PixelSpace
 
 KINDS = {
@@ -41,6 +46,7 @@ KINDS = {
     "clip": (CLIP, CLIPConfig),
     "detector": (Detector, DetectorConfig),
 }
+Kind = Literal["unet", "text-unet", "dit", "consistency", "video-unet", "autoencoder", "clip", "detector"]
 DENOISERS = ("unet", "text-unet", "dit", "consistency")
 _CALLED = {
     UNet: "a U-Net",
@@ -52,6 +58,49 @@ _CALLED = {
     CLIP: "a CLIP",
     Detector: "a detector",
 }
+
+
+@with_config(STRICT)
+class Noise(TypedDict):
+    """The schedule of a denoiser, as `make_schedule` takes it."""
+
+    name: Named
+    T: Levels
+    shift: Positive
+
+
+FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$", max_length=255)]  # of what lies in the same folder
+
+
+@with_config(STRICT_BUT_OPEN)
+class Meta(TypedDict, total=False):
+    """What a file may say beside its configuration, and other things; a denoiser's has the first four."""
+
+    size: Annotated[int, Field(gt=0, le=4096)]
+    schedule: Noise
+    prediction: Prediction
+    autoencoder: FileName | None
+    autoencoder_fingerprint: str
+    classes: list[str] | None
+    data: InstanceOf[str]  # a folder's name too, which need not be UTF-8
+    record: str
+
+
+def _read(text: str) -> Any:
+    """JSON; pydantic's own reader takes no names that are not UTF-8."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"meta: {error}") from None
+
+
+@with_config(STRICT_BUT_OPEN)
+class About(TypedDict):
+    """A file's metadata; `config` is that of the kind."""
+
+    kind: Kind
+    config: str
+    meta: Annotated[Meta, BeforeValidator(_read)]
 
 
 EIGHT_BIT = ".scale"  # after a weight's name: the float16 factor of each row of a weight that is stored in 8 bits
@@ -75,30 +124,27 @@ def save_model(path: str | Path, model: nn.Module, *, half: bool = False, eight_
     if not all_finite(tensors):
         raise ValueError(f"{path} was not written: a weight is NaN or infinite, so this training has failed")
     text = {"kind": kind, "config": json.dumps(asdict(model.config)), "meta": json.dumps(meta)}
-    with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata=text)
+    save_tensors(path, tensors, text)
     return Path(path)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict]:
     """The network in float32, in evaluation mode, and what was stored beside it. ValueError: no such model file."""
     path = Path(path)
+    settled(path.parent)
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint; expected a .safetensors file that this course wrote")
+    state, text = load_tensors(path)
     try:
-        with safe_open(path, "pt") as file:
-            text = file.metadata() or {}
-            state = {k: file.get_tensor(k) for k in file.keys()}
-        if not all_finite(state):
-            raise ValueError("a weight is NaN or infinite; train it again")
-        cls, config_cls = KINDS[text["kind"]]
-        model = cls(from_stored(config_cls, json.loads(text["config"])))
-        model.load_state_dict(_from_stored(state))
-        meta = json.loads(text["meta"])
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise ValueError(f"{path}: not a checkpoint of this course ({str(error).splitlines()[0]})") from error
-    except Exception as error:  # safetensors raises its own class for broken files
-        raise ValueError(f"{path}: broken or no safetensors file ({error})") from error
+        about = check(About, text)
+        cls, config_cls = KINDS[about["kind"]]
+        config, meta = from_json(config_cls, about["config"], "config"), about["meta"]
+        known, names = getattr(config, "num_classes", None), meta.get("classes")
+        if known is not None and names is not None and len(names) != known:
+            raise ValueError(f"classes={reprlib.repr(names)}; expected the names of {known}, as many as it knows")
+        model = filled(cls, config, _from_stored(state))
+    except Exception as error:  # a row of 8 bits without its fellows, say
+        raise ValueError(f"{path}: not a checkpoint of this course ({' '.join(str(error).split())})") from error
     return model.to(device).eval(), meta
 
 
@@ -134,14 +180,18 @@ def save_denoiser(
     return save_model(path, denoiser.model, half=half, eight_bit=eight_bit, **about, **first_stage, **meta)
 
 
-def check_may_replace(path: Path, model: nn.Module) -> None:
-    """ValueError if there is a file at `path` that holds a model of another kind or configuration than this one."""
+def check_may_replace(path: Path, model: nn.Module, data: str) -> None:
+    """ValueError if there is a file at `path` that holds a model of another kind or configuration than this one, or
+    one of other data."""
     if not path.is_file():
         return
-    there, _ = load_model(path)
+    there, meta = load_model(path)
+    what = _CALLED[type(there)]
+    known = Path(str(meta.get("data", data))).name
     if type(there) is not type(model) or there.config != model.config:
-        what = f"{_CALLED[type(there)]} of another configuration"
-        raise ValueError(f"{path} holds {what}; choose another name or folder, or delete it")
+        raise ValueError(f"{path} holds {what} of another configuration; choose another name or folder, or delete it")
+    if known != data:
+        raise ValueError(f"{path} holds {what} that learnt from {known}; choose another name or folder, or delete it")
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -176,6 +226,8 @@ def _from_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name in state.keys() - {k + EIGHT_BIT for k in scales}:
         value = state[name]
         if name in scales:
+            if value.dtype != torch.int8 or scales[name].shape != value.shape[:1]:
+                raise ValueError(f"{name} has a factor for each row, but is not stored in 8 bits by rows")
             value = (value.flatten(1) * scales[name].float()[:, None]).view(value.shape)
         found[name] = value.float() if value.is_floating_point() else value
     return found
@@ -201,7 +253,10 @@ def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoi
         if known is not None and known != fingerprint(autoencoder):
             raise ValueError(f"{path} was trained with another autoencoder than {beside}; put its own beside it")
         space = LatentSpace(meta["size"], autoencoder)
-    return Denoiser(model, space, make_schedule(**meta["schedule"]), meta["prediction"], meta)
+    try:
+        return Denoiser(model, space, make_schedule(**meta["schedule"]), meta["prediction"], meta)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def pretrained_names() -> list[str]:

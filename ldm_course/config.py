@@ -5,26 +5,15 @@ A network carries its configuration, and so does its file. How large it is on wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, get_type_hints
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .checks import Count, Layers, Positive, Seed, Several, Share, Side, Weight, Widths, Words, checked
 
 
-def from_stored(cls: type, stored: Mapping[str, Any]):
-    """A configuration of class `cls` from what JSON kept of it: lists become tuples again.
-
-    TypeError: an entry that `cls` does not have. KeyError: the same, of a configuration within it.
-    """
-    return cls(**{name: _from_json(v, cls, name) for name, v in stored.items()})
-
-
-def _from_json(value: Any, cls: type, name: str) -> Any:
-    if isinstance(value, dict):
-        return from_stored(get_type_hints(cls)[name], value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-@dataclass(frozen=True)
+@checked
 class UNetConfig:
     """The denoiser, in the terms of diffusers' `UNet2DModel` (chapter 1).
 
@@ -38,16 +27,16 @@ class UNetConfig:
     each channel's mean and spread over the picture away, and colours come out as the average of all colours.
     """
 
-    in_channels: int = 3
-    out_channels: int = 3
-    block_out_channels: tuple[int, ...] = (32, 64, 96)
-    layers_per_block: int = 1
+    in_channels: Count = 3
+    out_channels: Count = 3
+    block_out_channels: Widths = (32, 64, 96)
+    layers_per_block: Layers = 1
     attention: tuple[bool, ...] = (False, False, True)
-    attention_head_dim: int = 32
-    norm_num_groups: int = 8
-    num_classes: int | None = None
-    cross_attention_dim: int | None = None
-    attention_heads: tuple[int, ...] | None = None
+    attention_head_dim: Count = 32
+    norm_num_groups: Count = 8
+    num_classes: Count | None = None
+    cross_attention_dim: Count | None = None
+    attention_heads: Widths | None = None
     pooled: bool = False
 
     def __post_init__(self):
@@ -99,18 +88,18 @@ class UNetConfig:
         return replace(self, block_out_channels=widths, attention=attention, attention_heads=heads)
 
 
-@dataclass(frozen=True)
+@checked
 class DiTConfig:
     """The denoiser that is a transformer (chapter 9): `layers` blocks of `width` channels and `heads` heads, over
     patches of `patch_size` a side; `num_classes` as in the U-Net."""
 
-    in_channels: int = 3
-    out_channels: int = 3
-    patch_size: int = 2
-    width: int = 96
-    layers: int = 10
-    heads: int = 3
-    num_classes: int | None = None
+    in_channels: Count = 3
+    out_channels: Count = 3
+    patch_size: Count = 2
+    width: Count = 96
+    layers: Layers = 10
+    heads: Count = 3
+    num_classes: Count | None = None
 
     def __post_init__(self):
         if self.width % 4 or self.width % self.heads:  # the positions take a quarter each
@@ -126,7 +115,7 @@ class DiTConfig:
         return replace(self, in_channels=channels, out_channels=channels)
 
 
-@dataclass(frozen=True)
+@checked
 class TextConfig:
     """A text encoder, in the terms of CLIP's (chapter 8): a transformer over at most `length` tokens of `vocab_size`.
 
@@ -134,33 +123,31 @@ class TextConfig:
     without `positions` is a bag of words. `activation` is "gelu", or "quick_gelu" as in OpenAI's weights.
     """
 
-    vocab_size: int = 3
-    length: int = 24
-    width: int = 128
-    layers: int = 3
-    heads: int = 4
+    vocab_size: Annotated[Count, Field(ge=3)] = 3
+    length: Annotated[Count, Field(ge=2)] = 24
+    width: Count = 128
+    layers: Annotated[int, Field(ge=0, le=256)] = 3
+    heads: Count = 4
     positions: bool = True
     causal: bool = False
-    activation: str = "gelu"
+    activation: Literal["gelu", "quick_gelu"] = "gelu"
 
     def __post_init__(self):
         if self.width % self.heads:
             raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
-        if self.activation not in ("gelu", "quick_gelu"):
-            raise ValueError(f"activation={self.activation!r}; expected 'gelu' or 'quick_gelu'")
 
     def as_bag(self) -> TextConfig:
         """The same words without their order: a vector for each that knows no other, and no place."""
         return replace(self, layers=0, positions=False, causal=False)
 
 
-@dataclass(frozen=True)
+@checked
 class TextUNetConfig:
     """A U-Net that reads a text, its encoder, and the `words` that this knows, in the order of their numbers."""
 
     unet: UNetConfig
     text: TextConfig
-    words: tuple[str, ...]
+    words: Words
 
     def __post_init__(self):
         if self.unet.cross_attention_dim != self.text.width:
@@ -174,7 +161,7 @@ class TextUNetConfig:
         return self.unet.in_channels
 
 
-@dataclass(frozen=True)
+@checked
 class CLIPConfig:
     """Two encoders that lead to one space of `width` numbers (chapter 8): of texts, which knows `words`, in the order
     of their numbers; and of pictures of `size` a side, with its channels at 1/4, 1/8, ... of that.
@@ -183,12 +170,12 @@ class CLIPConfig:
     """
 
     text: TextConfig
-    words: tuple[str, ...] = ()
-    size: int = 64
-    block_out_channels: tuple[int, ...] = (64, 96)
-    attention_head_dim: int = 32
-    norm_num_groups: int = 8
-    width: int = 128
+    words: Words = ()
+    size: Side = 64
+    block_out_channels: Widths = (64, 96)
+    attention_head_dim: Count = 32
+    norm_num_groups: Count = 8
+    width: Count = 128
 
     def __post_init__(self):
         factor = 2 ** (1 + len(self.block_out_channels))
@@ -204,22 +191,20 @@ class CLIPConfig:
             raise ValueError("a causal text of 0 layers is read at an end that knows no word; leave causal out")
 
 
-@dataclass(frozen=True)
+@checked
 class AutoencoderConfig:
     """The autoencoder, in the terms of diffusers' `AutoencoderKL` (chapters 1 and 4); or, with a codebook of `codes`
     vectors in place of the KL term, in those of its `VQModel` (chapter 9)."""
 
-    in_channels: int = 3
-    latent_channels: int = 4
-    block_out_channels: tuple[int, ...] = (32, 64, 64)
-    layers_per_block: int = 1
-    norm_num_groups: int = 8
+    in_channels: Count = 3
+    latent_channels: Count = 4
+    block_out_channels: Widths = (32, 64, 64)
+    layers_per_block: Layers = 1
+    norm_num_groups: Count = 8
     mid_attention: bool = True
-    codes: int | None = None
+    codes: Annotated[Count, Field(ge=2)] | None = None
 
     def __post_init__(self):
-        if self.codes is not None and self.codes < 2:
-            raise ValueError(f"codes={self.codes}; a codebook needs at least 2 vectors")
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
                 raise ValueError(
@@ -247,20 +232,25 @@ class AutoencoderConfig:
         return replace(self, block_out_channels=(widths + widths[-1:] * levels)[:levels])
 
 
-@dataclass(frozen=True)
+@checked
 class DetectorConfig:
     """The network that reads pictures of scenes (chapter 8): the names of what it tells apart, in the order of its
     outputs, and its widths at 1/2, 1/4 and 1/8 of the picture's side."""
 
-    shapes: tuple[str, ...]
-    colours: tuple[str, ...]
-    patterns: tuple[str, ...]
-    tints: tuple[str, ...]
-    block_out_channels: tuple[int, int, int] = (32, 48, 64)
-    norm_num_groups: int = 8
+    shapes: Words
+    colours: Words
+    patterns: Words
+    tints: Words
+    block_out_channels: tuple[Count, Count, Count] = (32, 48, 64)
+    norm_num_groups: Count = 8
+
+    def __post_init__(self):
+        for width in self.block_out_channels:
+            if width % self.norm_num_groups:
+                raise ValueError(f"{width} channels are not a multiple of norm_num_groups={self.norm_num_groups}")
 
 
-@dataclass(frozen=True)
+@checked
 class TrainConfig:
     """One training run. The first of `steps`, `images` and `seconds` to be reached ends it.
 
@@ -269,36 +259,28 @@ class TrainConfig:
     (`training.graphs`), without which Python is slower than the GPU where networks are small.
     """
 
-    batch_size: int = 64
-    steps: int | None = None
-    images: int | None = None
-    seconds: float | None = None
-    lr: float = 2e-4
-    weight_decay: float = 0.0
-    warmup_steps: int = 100
-    decay: str = "none"
-    ema_decay: float = 0.999
-    grad_clip: float = 1.0
-    accumulate: int = 1
-    precision: str = "auto"
+    batch_size: Count = 64
+    steps: Several | None = None
+    images: Several | None = None
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=True)] | None = None
+    lr: Positive = 2e-4
+    weight_decay: Weight = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    decay: Literal["none", "cosine", "linear"] = "none"
+    ema_decay: Share = 0.999
+    grad_clip: Weight = 1.0
+    accumulate: Count = 1
+    precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     compile: bool = False
     cuda_graph: bool = False
-    label_dropout: float = 0.1
+    label_dropout: Share = 0.1
     flip: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self):
         if self.steps is None and self.images is None and self.seconds is None:
             raise ValueError("a training run needs an end: give steps, images or seconds")
-        if self.decay not in ("none", "cosine", "linear"):
-            raise ValueError(f"decay={self.decay!r}; expected 'none', 'cosine' or 'linear'")
         if self.decay != "none" and self.steps is None and self.images is None:
             raise ValueError(f"decay={self.decay!r} needs to know the end: give steps or images")
-        if self.precision not in ("auto", "no", "fp16", "bf16"):
-            raise ValueError(f"precision={self.precision!r}; expected 'auto', 'no', 'fp16' or 'bf16'")
-        for name in ("batch_size", "steps", "images", "seconds", "lr", "accumulate"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}={value}; expected more than 0")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}")

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .checks import Count, Number, Several, check
 from .data.pictures import to_float, to_uint8
-from .device import native_precision
+from .device import check_room, native_precision, out_of_memory
 from .diffusion import editing
 from .diffusion.consistency import ConsistencyModel, multistep
 from .diffusion.samplers import sample, x0_predictor
-from .diffusion.schedules import Schedule
+from .diffusion.schedules import Schedule, check_invertible
 from .networks.dit import DiT
 from .networks.text import TextUNet
 from .networks.unet import UNet
@@ -54,6 +55,7 @@ class Denoiser:
     or one for all, or None, the empty text; `negative_prompt`, likewise, is what guidance leads away from, in place of
     the empty text. `guidance_scale` s: x̂₀ is what the network says without the condition, plus s times what the
     condition changes; 1 is no guidance (the papers' w is s - 1).
+    ValueError: a schedule and a prediction that do not go together in that space (`schedules.check_invertible`).
     """
 
     model: UNet | TextUNet | DiT
@@ -61,6 +63,9 @@ class Denoiser:
     schedule: Schedule
     prediction: str
     meta: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        check_invertible(self.schedule, self.prediction, self.space.clip_x0)
 
     @property
     def device(self) -> torch.device:
@@ -136,7 +141,9 @@ class Denoiser:
         return None if self.num_classes is None else torch.arange(count) % self.num_classes
 
     def _number(self, label: str | int) -> int:
-        names = {name: i for i, name in enumerate(self.classes)} | {str(i): i for i in range(self.num_classes)}
+        names = {str(i): i for i in range(self.num_classes)}
+        if isinstance(label, str):  # of classes that are called 1, 2 and 10, "2" is the second and 2 the third
+            names |= {name: i for i, name in enumerate(self.classes)}
         if str(label) not in names:
             known = f", or one of {', '.join(self.classes)}" if self.classes else ""
             raise ValueError(f"no class {str(label)!r}; expected 0 to {self.num_classes - 1}{known}")
@@ -200,10 +207,13 @@ class Denoiser:
         hardware does; the sampler's own arithmetic and the decoder stay in float32. `show` draws a progress bar.
         `draw(predict_x0, noise, rows, **sampler)` is another way from a batch's noise to its samples than `sample`,
         and `rows` says which of the `count` they are: `redraw`, `inpaint` and `translate` are such ways.
-        ValueError: no picture is asked for, or what `condition` or `samplers.sample` refuse.
+        ValueError: no picture is asked for, what `condition` or `samplers.sample` refuse, or samples that are not
+        finite.
         """
-        if count < 1:
-            raise ValueError(f"count={count}; expected 1 or more")
+        for name, kind, value in (("count", Several, count), ("batch_size", Count, batch_size), ("seed", int, seed)):
+            check(kind, value, name)
+        check(Number, guidance_scale, "guidance_scale")
+        check_room(f"{count:,} pictures", 6 * count * self.space.size**2, "ask for fewer at a time")
         self.model.eval()
         condition = self.condition(count, label=label, prompt=prompt, negative_prompt=negative_prompt)
         device, pictures = self.device, []
@@ -219,10 +229,19 @@ class Denoiser:
             rows = slice(first, first + n)
             predict_x0 = self.predictor(condition and condition[rows], guidance_scale, guidance_interval)
             with self._native_precision():
-                if draw is None:
-                    x0 = sample(predict_x0, noise, self.schedule, **options)
-                else:
-                    x0 = draw(predict_x0, noise, rows, **options)
+                try:
+                    if draw is None:
+                        x0 = sample(predict_x0, noise, self.schedule, **options)
+                    else:
+                        x0 = draw(predict_x0, noise, rows, **options)
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error):
+                        raise
+                    raise ValueError(
+                        f"out of memory with {n} pictures at once; take a batch_size, or a count, of {max(1, n // 2)}"
+                    ) from error
+            if not bool(x0.isfinite().all()):
+                raise ValueError("the samples are NaN or infinite, so these weights have failed; train them again")
             pictures.append(self.space.to_pictures(x0).cpu())
         return torch.cat(pictures)
 

@@ -40,12 +40,17 @@ class PixelSpace:
 
 @dataclass(frozen=True)
 class LatentSpace:
-    """The latents of pictures of `size` a side; `to_pictures` decodes."""
+    """The latents of pictures of `size` a side; `to_pictures` decodes. ValueError: a size that f does not divide."""
 
     size: int
     autoencoder: Autoencoder
     name: str = "latent"
     clip_x0: bool = False
+
+    def __post_init__(self):
+        f = self.autoencoder.config.downsample
+        if self.size % f:
+            raise ValueError(f"pictures of {self.size} a side have no latents with f={f}; expected a multiple of it")
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,5 +1,6 @@
 """Weights on disk: back as they were, whole or not at all, and one clear line for every file that is none."""
 
+import errno
 import io
 import json
 import pickle
@@ -12,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ldm_course import checkpoints
+from ldm_course import checkpoints, files
 from ldm_course.checkpoints import load_denoiser, load_model, save_denoiser, save_model
 from ldm_course.config import AutoencoderConfig, DetectorConfig, UNetConfig
 from ldm_course.denoiser import Denoiser
@@ -154,6 +155,7 @@ def broken(path, kind):
     good = save_model(path, unet()).read_bytes()
     with safe_open(path, "pt") as file:
         text, state = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}
+    del text["checksum"]  # as in files of the first edition
     if kind == "truncated":
         path.write_bytes(good[: len(good) // 2])
     elif kind == "empty":
@@ -229,10 +231,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     def breaks(tensors, path, metadata):
         path.write_bytes(b"half of i")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
-    monkeypatch.setattr(checkpoints, "save_file", breaks)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(files, "save_file", breaks)
+    with pytest.raises(OSError, match=r"m\.safetensors cannot be written: No space left on device"):
         save_model(path, autoencoder())
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
@@ -306,6 +308,7 @@ def test_weights_that_are_not_finite_are_neither_written_nor_loaded(tmp_path):
     with safe_open(tmp_path / "whole.safetensors", "pt") as file:
         text, state = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}
     state["conv_in.bias"][0] = float("inf")
+    del text["checksum"]
     save_file(state, tmp_path / "whole.safetensors", metadata=text)
     with pytest.raises(ValueError, match=r"whole\.safetensors: .*a weight is NaN or infinite"):
         load_model(tmp_path / "whole.safetensors")
@@ -330,14 +333,18 @@ def test_a_latent_denoiser_is_not_stored_without_the_name_of_its_autoencoder(tmp
 
 def test_what_is_of_another_kind_or_size_is_not_replaced(tmp_path):
     path = save_model(tmp_path / "m.safetensors", unet())
-    checkpoints.check_may_replace(path, unet())
-    checkpoints.check_may_replace(tmp_path / "new.safetensors", autoencoder())
+    checkpoints.check_may_replace(path, unet(), "emoji")
+    checkpoints.check_may_replace(tmp_path / "new.safetensors", autoencoder(), "emoji")
     for other in (autoencoder(), unet(4), detector()):
         with pytest.raises(ValueError, match="holds a U-Net of another configuration"):
-            checkpoints.check_may_replace(path, other)
+            checkpoints.check_may_replace(path, other, "emoji")
+    save_model(path, unet(), data="/a/folder/cats")
+    checkpoints.check_may_replace(path, unet(), "cats")
+    with pytest.raises(ValueError, match="holds a U-Net that learnt from cats; choose another name"):
+        checkpoints.check_may_replace(path, unet(), "dogs")
     path = save_model(tmp_path / "d.safetensors", detector())
     with pytest.raises(ValueError, match="holds a detector of another configuration"):
-        checkpoints.check_may_replace(path, unet())
+        checkpoints.check_may_replace(path, unet(), "emoji")
 
 
 # ------------------------------------------------------------------------------------------ eight bits

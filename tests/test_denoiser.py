@@ -8,6 +8,7 @@ from torch import nn
 from ldm_course.config import UNetConfig
 from ldm_course.data.pictures import to_uint8
 from ldm_course.denoiser import Denoiser
+from ldm_course.diffusion.schedules import make_schedule
 from ldm_course.spaces import LatentSpace, PixelSpace
 
 SPACES = ["pixel", "latent"]
@@ -138,3 +139,17 @@ def test_mistakes_are_one_line(call, says):
         call(d)
     assert says in str(error.value) and "\n" not in str(error.value)
     assert d.model.calls == []
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_samples_that_are_not_finite_are_no_pictures(space):
+    d = denoiser(space, OfClasses(means=(torch.nan, 0.0)))
+    with pytest.raises(ValueError, match="the samples are NaN or infinite"):
+        d.generate(2, steps=2, label=0)
+
+
+def test_eps_in_latents_is_refused_with_a_schedule_that_ends_without_a_signal():
+    with pytest.raises(ValueError, match="the first step multiplies"):
+        Denoiser(Echo(), LatentSpace(8, autoencoder()), make_schedule("cosine"), "eps")
+    Denoiser(Echo(), PixelSpace(8), make_schedule("cosine"), "eps")
+    Denoiser(Echo(), LatentSpace(8, autoencoder()), make_schedule("sqrt_linear"), "eps")

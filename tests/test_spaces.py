@@ -111,6 +111,14 @@ def test_the_cache_is_found_again_with_its_seconds(tmp_path, monkeypatch):
     assert torch.equal(again.labels, data.labels) and (again.name, again.split) == ("p", "test")
 
 
+def test_latents_that_are_not_finite_are_refused(tmp_path):
+    model = autoencoder()
+    model.latent_scale.fill_(torch.nan)
+    with pytest.raises(ValueError, match="the latents are NaN or infinite"):
+        encode_pictures(model, pictures(), cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("change", ["weights", "scale", "pictures", "order"])
 def test_the_cache_is_made_again_when_anything_changed(change, tmp_path):
     model, data = autoencoder(), pictures()
@@ -240,7 +248,7 @@ def test_no_label_is_none_at_all():
 @pytest.mark.parametrize(
     "count, options, says",
     [
-        (0, {}, "count=0; expected 1 or more"),
+        (0, {}, "count=0; expected more than 0"),
         (-3, {}, "count=-3"),
         (3, {"label": torch.tensor([0, 1])}, "2 labels for 3 pictures"),
         (2, {"steps": 1001}, "steps=1001"),

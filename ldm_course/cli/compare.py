@@ -6,21 +6,25 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..checks import Positive, Seed, number
 from ..lab import profiles, report
 from ..lab.compare import compare as run
-from .options import which_data
+from .options import apart, named, which_data
 
 
 def compare_options(parser: argparse.ArgumentParser) -> None:
     which_data(parser)
     parser.add_argument("--profile", help="smoke, cpu, gpu or reference (default: by hardware, or $LDM_PROFILE)")
-    parser.add_argument("--budget", type=float, help="seconds of training for each space, the autoencoder included")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for record, report and pictures")
+    parser.add_argument(
+        "--budget", type=number(Positive), help="seconds of training for each space, the autoencoder included"
+    )
+    parser.add_argument("--seed", type=number(Seed), default=0)
+    parser.add_argument("--out", type=named, default=Path("runs/compare"), help="folder for record, weights, report")
 
 
 def compare(args: argparse.Namespace) -> int:
     """`ldm-course compare`."""
+    apart(args.out, args.data)
     record = run(
         args.data,
         profiles.profile(args.profile),

@@ -6,25 +6,26 @@ import argparse
 from dataclasses import replace
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..device import computed_in, default_device
+from ..checks import AnySide, Count, number
+from ..device import check_room, computed_in, default_device
 from ..lab import profiles, systems
 from ..measure.complexity import count_parameters, latent_shape, unet_flops
 from ..measure.published import SYSTEMS
 from ..measure.timing import activation_memory, machine_rates, time_together
 from ..networks.unet import UNet
 from ..training.recipes import seeded
-from .options import positive
 
 SIZE = 32  # of the course's own pictures, unless another is asked for
 
 
 def cost_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--size", type=int, help=f"side of the picture, in pixels (default: {SIZE}, or the system's own)"
+        "--size", type=number(AnySide), help=f"side of the picture, in pixels (default: {SIZE}, or the system's own)"
     )
     parser.add_argument("--profile", help="whose networks (default: the machine's)")
-    parser.add_argument("--batch-size", type=int, help="pictures a step (default: 1)")
+    parser.add_argument("--batch-size", type=number(Count), help="pictures a step (default: 1)")
     parser.add_argument(
         "--system",
         choices=[*SYSTEMS, "all"],
@@ -34,7 +35,6 @@ def cost_options(parser: argparse.ArgumentParser) -> None:
 
 def cost(args: argparse.Namespace) -> int:
     """`ldm-course cost`. ValueError: a size that the networks refuse; `--profile` or `--batch-size` with `--system`."""
-    positive(size=args.size, batch_size=args.batch_size)
     return _of_course(args) if args.system is None else _of_systems(args)
 
 
@@ -47,6 +47,12 @@ def _of_course(args: argparse.Namespace) -> int:
     for space, (channels, size) in shapes.items():
         network = profile.unet.for_channels(channels)
         flops = unet_flops(network, size, batch)
+        with FakeTensorMode(), torch.device(device):  # shapes alone, by this device's kernels
+            planned = activation_memory(
+                UNet(network), torch.empty(batch, channels, size, size), torch.zeros(batch, dtype=torch.int64)
+            )
+        what = f"{batch} x {channels} x {size} x {size} in {space} space"
+        check_room(f"a step's activations for {what}", planned.saved, "lower --size or --batch-size", device)
         model = seeded(0, UNet, network).to(device).eval()
         x = torch.randn(batch, channels, size, size, device=device)
         t = torch.zeros(batch, dtype=torch.int64, device=device)

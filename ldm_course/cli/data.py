@@ -7,23 +7,24 @@ from pathlib import Path
 
 import torch
 
+from ..checks import Count, number
 from ..data.loaders import load_data
+from ..files import writable_picture
 from ..lab import profiles
 from ..page import plotting
-from .options import no_folder, positive, which_data
+from .options import apart, named, which_data
 
 
 def data_options(parser: argparse.ArgumentParser) -> None:
     which_data(parser)
     parser.add_argument("--split", choices=("train", "test"), default="train")
-    parser.add_argument("--count", type=int, default=64)
-    parser.add_argument("--out", type=Path, default=Path("data.png"))
+    parser.add_argument("--count", type=number(Count), default=64)
+    parser.add_argument("--out", type=named, default=Path("data.png"))
 
 
 def data(args: argparse.Namespace) -> int:
     """`ldm-course data`."""
-    positive(count=args.count)
-    no_folder(args.out)
+    apart(writable_picture(args.out), args.data)
     size = profiles.profile().size if args.size is None else args.size
     pictures = load_data(args.data, size, args.split, limit=args.limit)
     print(f"{pictures.name}, {args.split}: {len(pictures)} pictures of {pictures.size} x {pictures.size}")

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from ..checks import Count, Levels, Strength, number
 from ..data.loaders import middle_square, open_picture
 from ..denoiser import Denoiser
 from ..diffusion.editing import descent
-from ..files import writable_folder
+from ..files import writable_picture
 from ..page import plotting
-from .options import asked, chosen_model, guidance, no_folder, positive, what_to_draw, which_model
+from .options import asked, chosen_model, guidance, named, what_to_draw, which_model
 
 COVERED = 160  # the grey that stands for what is to be drawn
 USUAL = {  # count, method and steps
@@ -29,15 +30,21 @@ def edit_options(parser: argparse.ArgumentParser) -> None:
     picture = "of any size: its middle square is taken, and resized to the model's"
     parser.add_argument("--picture", type=Path, required=True, metavar="FILE", help=picture)
     how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--strength", type=float, help="redraw all: from near 0, the picture, to 1, nothing of it is kept")
+    how.add_argument(
+        "--strength", type=number(Strength), help="redraw all: from near 0, the picture, to 1, nothing of it is kept"
+    )
     how.add_argument("--mask", type=Path, metavar="FILE", help="as large as the picture: draw anew where it is white")
     how.add_argument("--source", help="the class, or prompt, that the picture shows: exchange it for the one asked for")
     what_to_draw(parser, label_default="none in particular")
-    parser.add_argument("--count", type=int, help="how many ways of doing it (default: 4; with --source there is one)")
+    parser.add_argument(
+        "--count", type=number(Count), help="how many ways of doing it (default: 4; with --source there is one)"
+    )
     parser.add_argument("--method", choices=("ddpm", "ddim", "dpmpp"), help="(default: dpmpp; with --mask ddpm)")
-    parser.add_argument("--steps", type=int, help="(default: 25; with --source 50, up and down)")
-    parser.add_argument("--resamplings", type=int, help="with --mask: how often each step is made (default: 4)")
-    parser.add_argument("--out", type=Path, default=Path("edited.png"))
+    parser.add_argument("--steps", type=number(Levels), help="(default: 25; with --source 50, up and down)")
+    parser.add_argument(
+        "--resamplings", type=number(Count), help="with --mask: how often each step is made (default: 4)"
+    )
+    parser.add_argument("--out", type=named, default=Path("edited.png"))
 
 
 def edit(args: argparse.Namespace) -> int:
@@ -48,7 +55,6 @@ def edit(args: argparse.Namespace) -> int:
     given = middle_square(image, d.space.size)[None]
     mask = _mask(args.mask, image, d.space.size) if way == "mask" else None
     options = _options(d, args)
-    writable_folder(args.out.parent)
 
     started, many = time.perf_counter(), given.expand(args.count, -1, -1, -1)
     shown, captions = [given], ["given"]
@@ -69,8 +75,7 @@ def edit(args: argparse.Namespace) -> int:
 
 def _way(args: argparse.Namespace) -> str:
     """Which edit it is; `args` gets what is usual for it. ValueError: what does not go with it."""
-    positive(count=args.count, resamplings=args.resamplings)
-    no_folder(args.out)
+    writable_picture(args.out, args.picture, args.mask)
     way = next(name for name in USUAL if getattr(args, name) is not None)
     for name, usual in zip(("count", "method", "steps"), USUAL[way]):
         if getattr(args, name) is None:

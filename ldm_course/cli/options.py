@@ -6,16 +6,19 @@ import argparse
 from pathlib import Path
 
 from .. import checkpoints
+from ..checks import Count, Number, Seed, Side, number
+from ..data.loaders import LOADERS
 from ..denoiser import Denoiser
 from ..device import default_device
+from ..files import expanded
 
 DATA_HELP = "emoji, scenes, cifar10, a folder of pictures, or an .npz file (default: emoji)"
 
 
 def which_data(parser: argparse.ArgumentParser, default: str | None = "emoji") -> None:
     parser.add_argument("--data", default=default, help=DATA_HELP)
-    parser.add_argument("--size", type=int, help="side of the pictures, in pixels (default: the profile's)")
-    parser.add_argument("--limit", type=int, help="use only so many pictures")
+    parser.add_argument("--size", type=number(Side), help="side of the pictures, in pixels (default: the profile's)")
+    parser.add_argument("--limit", type=number(Count), help="use only so many pictures")
 
 
 def which_model(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +39,10 @@ def what_to_draw(parser: argparse.ArgumentParser, label_default: str) -> None:
     parser.add_argument("--label", help=f"a class, by name or number (default: {label_default})")
     parser.add_argument("--prompt", help="what to draw, in words, for a model that reads; emoji count as their names")
     parser.add_argument("--negative", metavar="PROMPT", help="what guidance is to lead away from")
-    parser.add_argument("--guidance", type=float, help="classifier-free; 1 is none (default: 3 with a prompt, else 1)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--guidance", type=number(Number), help="classifier-free; 1 is none (default: 3 with a prompt, else 1)"
+    )
+    parser.add_argument("--seed", type=number(Seed), default=0)
 
 
 def asked(d: Denoiser, args: argparse.Namespace) -> dict:
@@ -57,12 +62,16 @@ def guidance(args: argparse.Namespace) -> float:
     return args.guidance if args.guidance is not None else 1.0 if args.prompt is None else 3.0
 
 
-def positive(**numbers: float | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and not number > 0:
-            raise ValueError(f"--{name.replace('_', '-')} {number}; expected more than 0")
+def named(text: str) -> Path:
+    """The type of an option that names where to write."""
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def no_folder(out: Path) -> None:
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; expected the name of a picture, such as {out}/pictures.png")
+def apart(out: Path, data: str) -> None:
+    """ValueError: the pictures that a command writes would be read as data the next time."""
+    folder = expanded(data)
+    if data not in LOADERS and folder.is_dir() and folder.resolve() in (at := out.resolve(), *at.parents):
+        raise ValueError(f"--out {out} lies in the folder of the data, {data}; name one outside of it")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
+from ..checks import Chapter, Positive, number
 from ..lab import profiles
 from ..lab.claims.ledger import as_text
 from ..lab.reference import collect, find, run_stages, status
-from .options import positive
+from .options import named
 
 
 def reference_options(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +20,12 @@ def reference_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stage", action="append", metavar="NAME", help="only this one (may be given again), and its needs"
     )
-    parser.add_argument("--minutes", type=float, help="of training for each network (default: the stage's own)")
+    parser.add_argument(
+        "--minutes", type=number(Positive), help="of training for each network (default: the stage's own)"
+    )
     parser.add_argument("--profile", help="whose sizes to take (default: reference with a GPU, cpu without)")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/reference"), help="folder for records, weights and states"
+        "--out", type=named, default=Path("runs/reference"), help="folder for records, weights and states"
     )
     parser.add_argument(
         "--publish", action="store_true", help="also put records, and small weights, into the course's own"
@@ -32,7 +35,6 @@ def reference_options(parser: argparse.ArgumentParser) -> None:
 
 def reference(args: argparse.Namespace) -> int:
     """`ldm-course reference`; the exit code is 1 if a stage failed."""
-    positive(minutes=args.minutes)
     for name in args.stage or []:
         find(name)
     name = args.profile or ("reference" if torch.cuda.is_available() else "cpu")
@@ -51,12 +53,10 @@ def reference(args: argparse.Namespace) -> int:
 
 
 def claims_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--chapter", type=int, help="only the claims of this chapter, 1 to 10")
+    parser.add_argument("--chapter", type=number(Chapter), help="only the claims of this chapter, 1 to 10")
 
 
 def claims(args: argparse.Namespace) -> int:
     """`ldm-course claims`."""
-    if args.chapter not in (None, *range(1, 11)):
-        raise ValueError(f"--chapter {args.chapter}; expected 1 to 10")
     print(as_text(args.chapter))
     return 0

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import torch
 
+from ..checks import Count, Levels, Number, Seed, Share, number
 from ..data.loaders import load_data
+from ..data.pictures import Pictures
 from ..denoiser import Denoiser
+from ..files import writable_picture
 from ..lab import gallery
 from ..lab.report import quality
 from ..measure import distances, inception
 from ..page import plotting
-from .options import asked, chosen_model, guidance, no_folder, positive, what_to_draw, which_data, which_model
+from .options import asked, chosen_model, guidance, named, what_to_draw, which_data, which_model
 
 
 def _made(d: Denoiser, args: argparse.Namespace, **condition) -> torch.Tensor:
@@ -32,18 +35,17 @@ def _made(d: Denoiser, args: argparse.Namespace, **condition) -> torch.Tensor:
 
 def sample_options(parser: argparse.ArgumentParser) -> None:
     which_model(parser)
-    parser.add_argument("--count", type=int, default=16)
+    parser.add_argument("--count", type=number(Count), default=16)
     parser.add_argument("--method", choices=("ddpm", "ddim", "dpmpp"), default="dpmpp")
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--eta", type=float, default=0.0)
+    parser.add_argument("--steps", type=number(Levels), default=25)
+    parser.add_argument("--eta", type=number(Share), default=0.0)
     what_to_draw(parser, label_default="classes in turn")
-    parser.add_argument("--out", type=Path, default=Path("samples.png"))
+    parser.add_argument("--out", type=named, default=Path("samples.png"))
 
 
 def sample(args: argparse.Namespace) -> int:
     """`ldm-course sample`."""
-    positive(count=args.count)
-    no_folder(args.out)
+    writable_picture(args.out)
     d = chosen_model(args)
     args.guidance = guidance(args)
     condition, captions, columns = _asked(d, args)
@@ -63,21 +65,21 @@ def _asked(d: Denoiser, args: argparse.Namespace) -> tuple[dict, list[str] | Non
         return condition, None, None
     in_turn = args.label is None and d.num_classes is not None
     label = d.labels(d.classes_in_turn(args.count) if in_turn else args.label, args.count)
-    captions = None if label is None or not d.classes else [d.classes[i] for i in label.tolist()]
+    classes = [name.replace("$", r"\$") for name in d.classes or ()]  # else read as a formula
+    captions = [classes[i] for i in label.tolist()] if label is not None and classes else None
     columns = d.num_classes if in_turn and captions and d.num_classes <= 12 else None
     return {"label": label}, captions, columns
 
 
 def gallery_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="the course's networks (default: all of them)")
-    parser.add_argument("--count", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=gallery.STEPS)
-    parser.add_argument("--out", type=Path, default=Path("runs/gallery"))
+    parser.add_argument("--count", type=number(Count), default=32)
+    parser.add_argument("--steps", type=number(Levels), default=gallery.STEPS)
+    parser.add_argument("--out", type=named, default=Path("runs/gallery"))
 
 
 def show_gallery(args: argparse.Namespace) -> int:
     """`ldm-course gallery`."""
-    positive(count=args.count, steps=args.steps)
     print(f"wrote {gallery.gallery(args.out, args.names, args.count, args.steps)}, and a picture of each network")
     return 0
 
@@ -85,34 +87,32 @@ def show_gallery(args: argparse.Namespace) -> int:
 def evaluate_options(parser: argparse.ArgumentParser) -> None:
     which_model(parser)
     which_data(parser, default=None)
-    parser.add_argument("--count", type=int, default=256)
+    parser.add_argument("--count", type=number(Count), default=256)
     parser.add_argument("--method", choices=("ddpm", "ddim", "dpmpp"), default="ddim")
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--eta", type=float, default=0.0)
-    parser.add_argument("--guidance", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=number(Levels), default=50)
+    parser.add_argument("--eta", type=number(Share), default=0.0)
+    parser.add_argument("--guidance", type=number(Number), default=1.0)
+    parser.add_argument("--seed", type=number(Seed), default=0)
     parser.add_argument("--fid", action="store_true", help="also the Inception FID, if its weights can be had")
     parser.add_argument("--inception", type=Path, help="a file with pytorch-fid's Inception weights")
 
 
 def evaluate(args: argparse.Namespace) -> int:
     """`ldm-course evaluate`."""
-    positive(count=args.count)
+    if args.fid or args.inception:
+        inception.inception_weights(args.inception)  # now, not after the pictures
     d = chosen_model(args)
     if args.data is None and "data" not in d.meta:
         raise ValueError("this checkpoint does not say what it was trained on; give --data")
     if args.size not in (None, d.space.size):
         raise ValueError(f"--size {args.size}; this model makes pictures of {d.space.size} a side")
-    real = load_data(args.data or d.meta["data"], d.space.size, limit=args.limit, seed=args.seed)
-    condition, classes = {}, d.num_classes
+    real = load_data(d.meta["data"] if args.data is None else args.data, d.space.size, limit=args.limit, seed=args.seed)
+    condition = {}
     # classes, or captions, as often as in the data
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(args.seed))
     some = order[torch.arange(args.count) % len(order)]
-    if classes is not None:
-        if real.labels is None or len(real.classes) != classes:
-            has = "no labels" if real.labels is None else f"{len(real.classes)} classes"
-            raise ValueError(f"{real.name} has {has}, but the model was trained with {classes} classes")
-        condition = {"label": real.labels[some]}
+    if d.num_classes is not None:
+        condition = {"label": _labels(d, real)[some]}
     elif d.reads:
         if real.captions is None:
             raise ValueError(f"{real.name} has no captions, but the model was trained with texts")
@@ -127,3 +127,19 @@ def evaluate(args: argparse.Namespace) -> int:
         floor = inception.fid_floor(real, n, args.inception, seed=args.seed)
         print(f"FID (floor)   {inception.fid(made, real, args.inception):.2f} ({floor:.2f}; {n} real pictures)")
     return 0
+
+
+def _labels(d: Denoiser, real: Pictures) -> torch.Tensor:
+    """The pictures' classes by the network's numbers: by their names, since data may number them otherwise than the
+    data of its training did. ValueError: they are not the same classes."""
+    if real.labels is None:
+        raise ValueError(f"{real.name} has no labels, but the model was trained with {d.num_classes} classes")
+    theirs = d.classes or list(real.classes)  # a file without names knows them by their numbers
+    if len(theirs) != len(real.classes) or len(real.classes) != d.num_classes:
+        has = f"{len(real.classes)} classes"
+        raise ValueError(f"{real.name} has {has}, but the model was trained with {d.num_classes} classes")
+    other = [name for name in real.classes if name not in theirs]
+    if other:
+        known = ", ".join(theirs)
+        raise ValueError(f"{real.name} has the class {other[0]!r}, which the model was not trained with: {known}")
+    return torch.tensor([theirs.index(name) for name in real.classes])[real.labels]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..checks import Count, Positive, Seed, Several, Weight, number
 from ..config import TrainConfig
 from ..data.loaders import load_data
-from ..diffusion.schedules import PREDICTIONS, make_schedule
+from ..device import chosen_precision, default_device
+from ..diffusion.schedules import PREDICTIONS, SCHEDULES, make_schedule
+from ..files import at_work_in
 from ..lab import profiles
 from ..lab.records import slug
 from ..lab.runs import AutoencoderRun, ClipRun, DenoiserRun, check_name, train_run, with_classes
-from .options import positive, which_data
+from .options import apart, named, which_data
 
 
 def train_options(parser: argparse.ArgumentParser) -> None:
@@ -21,28 +24,36 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--autoencoder", type=Path, help="for latent and text2image: the autoencoder's .safetensors file"
     )
-    parser.add_argument("--minutes", type=float, help="stop after so many minutes of training")
-    parser.add_argument("--images", type=int, help="stop after so many pictures seen")
-    parser.add_argument("--steps", type=int, help="stop after so many optimizer steps")
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--lr", type=float)
+    parser.add_argument("--minutes", type=number(Positive), help="stop after so many minutes of training")
+    parser.add_argument("--images", type=number(Several), help="stop after so many pictures seen")
+    parser.add_argument("--steps", type=number(Several), help="stop after so many optimizer steps")
+    parser.add_argument("--batch-size", type=number(Count))
+    parser.add_argument("--lr", type=number(Positive))
     parser.add_argument("--decay", choices=("none", "cosine", "linear"), default="none")
-    parser.add_argument("--accumulate", type=int, default=1, help="parts that a batch is divided into, to save memory")
+    parser.add_argument(
+        "--accumulate", type=number(Count), default=1, help="parts that a batch is divided into, to save memory"
+    )
     parser.add_argument("--precision", choices=("auto", "no", "fp16", "bf16"), default="auto")
     parser.add_argument("--flip", action="store_true", help="mirror half of the pictures")
     parser.add_argument("--unconditional", action="store_true", help="ignore the labels")
-    parser.add_argument("--schedule", choices=("linear", "sqrt_linear", "cosine", "flow"), default="cosine")
+    parser.add_argument("--schedule", choices=SCHEDULES, default="cosine")
     parser.add_argument("--prediction", choices=PREDICTIONS, default="v")
-    parser.add_argument("--perceptual", type=float, default=0.1, help="weight of the perceptual loss")
-    parser.add_argument("--kl", type=float, default=1e-4, help="weight of the KL term")
-    parser.add_argument("--adversarial", type=float, default=0.0, help="weight of the patch-adversarial loss")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sample-every", type=int, default=1000, help="steps between two grids of pictures")
-    parser.add_argument("--save-every", type=int, default=500, help="steps between two savings of the run's state")
-    parser.add_argument("--log-every", type=int, default=25, help="steps that each logged loss is the mean of")
+    parser.add_argument("--perceptual", type=number(Weight), default=0.1, help="weight of the perceptual loss")
+    parser.add_argument("--kl", type=number(Weight), default=1e-4, help="weight of the KL term")
+    parser.add_argument("--adversarial", type=number(Weight), default=0.0, help="weight of the patch-adversarial loss")
+    parser.add_argument("--seed", type=number(Seed), default=0)
+    parser.add_argument(
+        "--sample-every", type=number(Several), default=1000, help="steps between two grids of pictures"
+    )
+    parser.add_argument(
+        "--save-every", type=number(Several), default=500, help="steps between two savings of the run's state"
+    )
+    parser.add_argument(
+        "--log-every", type=number(Several), default=25, help="steps that each logged loss is the mean of"
+    )
     parser.add_argument("--tensorboard", action="store_true", help="write loss curves for TensorBoard")
     parser.add_argument("--name", help="of the checkpoint and its record (default: DATA-SIZE-WHAT)")
-    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME)")
+    parser.add_argument("--out", type=named, help="folder of the run (default: runs/NAME)")
     parser.add_argument(
         "--publish", action="store_true", help="also put the weights, in half precision, into checkpoints/"
     )
@@ -56,11 +67,16 @@ def train(args: argparse.Namespace) -> int:
     in_latents = args.what in ("latent", "text2image")
     if in_latents != (args.autoencoder is not None):
         raise ValueError("--autoencoder FILE goes with `train latent` and `train text2image`, and only with them")
-    positive(batch_size=args.batch_size, lr=args.lr, sample_every=args.sample_every)
-    positive(save_every=args.save_every, log_every=args.log_every)
     size = profile.size if args.size is None else args.size
-    splits = (load_data(args.data, size, split, limit=args.limit, seed=args.seed) for split in ("train", "test"))
-    pictures, test = splits
+    name = f"{slug(args.data)}-{size}-{args.what}" if args.name is None else args.name
+    out = args.out or Path("runs") / name
+    apart(out, args.data)
+    check_name(name, out, args.autoencoder, publish=args.publish)
+    with at_work_in(out):
+        return _train(args, profile, size, name, out)
+
+
+def _train(args: argparse.Namespace, profile: profiles.Profile, size: int, name: str, out: Path) -> int:
     own = {"autoencoder": profile.autoencoder_batch_size, "clip": profile.clip_batch_size}.get(args.what)
     training = TrainConfig(
         batch_size=args.batch_size or own or profile.batch_size,
@@ -75,9 +91,9 @@ def train(args: argparse.Namespace) -> int:
         flip=args.flip,
         seed=args.seed,
     )
-    name = args.name or f"{slug(pictures.name)}-{pictures.size}-{args.what}"
-    check_name(name, args.autoencoder, publish=args.publish)
-    out = args.out or Path("runs") / name
+    chosen_precision(training.precision, default_device())  # refused before anything is read
+    splits = (load_data(args.data, size, split, limit=args.limit, seed=args.seed) for split in ("train", "test"))
+    pictures, test = splits
     options = {"save_every": args.save_every, "log_every": args.log_every, "tensorboard": args.tensorboard, "out": out}
     run: AutoencoderRun | ClipRun | DenoiserRun
     if args.what == "autoencoder":

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..checks import check
 from ..networks.autoencoder import Autoencoder
 from . import scenes
 from .latents import Latents, encode_pictures
-from .loaders import FIRST_TEST_SCENE, cached
+from .loaders import FIRST_TEST_SCENE, Split, cached
 from .pictures import Chance, Pictures, to_float
 
 CLIPS_TRAIN, CLIPS_TEST = 1000, 250
@@ -67,8 +68,7 @@ def load_clips(
     CLIPS_TEST. They are kept, once rendered (`loaders.cache_folder`). ValueError: another split, fewer than two frames,
     or no clip.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split={split!r}; expected 'train' or 'test'")
+    check(Split, split, "split")
     count = limit if limit is not None else CLIPS_TRAIN if split == "train" else CLIPS_TEST
     if frames < 2 or count < 1:
         raise ValueError(f"{count} clips of {frames} frames; expected at least one, of two or more")
@@ -80,7 +80,7 @@ def load_clips(
         return scenes.render(seed, indices.repeat_interleave(frames), size, time=time.repeat(count))
 
     stamp = f"{_VERSION} {split} {count} {seed}"
-    images = cached(f"clips-{split}-{count}-{size}-{frames}-{seed}.npz", stamp, render)
+    images = cached(f"clips-{split}-{count}-{size}-{frames}-{seed}.npz", stamp, render, (count * frames, 3, size, size))
     return Clips(
         images.unflatten(0, (count, frames)),
         scenes.tracks(seed, indices, frames),

@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 from bisect import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,20 +165,23 @@ def render(drawing: Drawing, size: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
 
 
-def render_all(size: int, *, workers: int | None = None, progress: bool = True) -> torch.Tensor:
-    """All drawings, uint8 (N, 3, size, size), in the order of `drawings()`.
+def render_all(
+    size: int, which: Sequence[int] | None = None, *, workers: int | None = None, progress: bool = True
+) -> torch.Tensor:
+    """All drawings, or `which` of them, uint8 (N, 3, size, size), in the order of `drawings()`, or of `which`.
 
     resvg keeps Python's lock while it draws, so threads would not help: each of `workers` processes (one per core)
     draws every `workers`-th picture and sends its bytes down a pipe. `loaders.load_data` caches the result.
     """
     import torch  # here, since the drawing processes start faster without it
 
-    workers = workers or os.cpu_count() or 1
-    images = np.empty((len(drawings()), size, size, 3), np.uint8)
+    which = range(len(drawings())) if which is None else which
+    workers = min(workers or os.cpu_count() or 1, len(which))
+    images = np.empty((len(which), size, size, 3), np.uint8)
     search_path = os.pathsep.join(filter(None, sys.path))
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", f"from ldm_course.data import emoji; emoji._send({size}, {first}, {workers})"],
+            [sys.executable, "-c", f"from ldm_course.data import emoji; emoji._send({size}, {which[first::workers]})"],
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": search_path},
         )
@@ -187,7 +191,8 @@ def render_all(size: int, *, workers: int | None = None, progress: bool = True) 
         for i in tqdm(range(len(images)), f"drawing emoji at {size}x{size}", unit="picture", disable=not progress):
             received = processes[i % workers].stdout.read(images[i].nbytes)
             if len(received) != images[i].nbytes:
-                raise ValueError(f"the process that draws {drawings()[i].path} ended early; its error is above")
+                path = drawings()[which[i]].path
+                raise ValueError(f"the process that draws {path} ended early; its error is above")
             images[i] = np.frombuffer(received, np.uint8).reshape(images[i].shape)
     finally:
         for process in processes:
@@ -197,10 +202,10 @@ def render_all(size: int, *, workers: int | None = None, progress: bool = True) 
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
-def _send(size: int, first: int, step: int) -> None:
-    """One worker of `render_all`: every `step`-th picture from `first` on, as bytes to the standard output."""
-    for drawing in drawings()[first::step]:
-        sys.stdout.buffer.write(render(drawing, size).tobytes())
+def _send(size: int, which: Sequence[int]) -> None:
+    """One worker of `render_all`: these drawings, as bytes to the standard output."""
+    for i in which:
+        sys.stdout.buffer.write(render(drawings()[i], size).tobytes())
 
 
 def _svg_folder() -> Path:

@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ..files import written_whole
+from ..files import all_finite, cached_tensors
 from ..networks.autoencoder import Autoencoder
 from .pictures import Chance, Pictures
 
@@ -65,31 +63,39 @@ def encode_pictures(
     show: bool = False,
 ) -> Latents:
     """Encodes every picture once. With `cache`, a folder, the result is kept there and found again if neither the
-    autoencoder's weights nor the pictures have changed; `seconds` is then what it cost the first time."""
+    autoencoder's weights nor the pictures have changed; `seconds` is then what it cost the first time. ValueError:
+    latents that are not finite."""
     fingerprint = _fingerprint(autoencoder, pictures)
-    path = None if cache is None else Path(cache) / f"latents-{fingerprint}.safetensors"
-    if path is not None and path.exists():
-        try:
-            with safe_open(path, "pt") as file:
-                mean, std = file.get_tensor("mean"), file.get_tensor("std")
-                seconds = json.loads(file.metadata()["seconds"])
-            return Latents(mean, std, pictures.labels, pictures.name, pictures.split, seconds, fingerprint)
-        except Exception:  # broken, in one of the ways that safetensors has: made again below
-            pass
+
+    def make() -> tuple[dict[str, Tensor], dict[str, str]]:
+        started = time.perf_counter()
+        tensors = _encoded(autoencoder, pictures, batch_size, show)
+        return tensors, {"seconds": json.dumps(time.perf_counter() - started)}
+
+    if cache is None:
+        tensors, about = make()
+    else:
+        side = pictures.size // autoencoder.config.downsample
+        shape = (len(pictures), autoencoder.config.latent_channels, side, side)
+        path = Path(cache) / f"latents-{fingerprint}.safetensors"
+        tensors, about = cached_tensors(path, {"mean": shape, "std": shape}, make)
+    seconds = json.loads(about.get("seconds", "0"))
+    mean, std = tensors["mean"], tensors["std"]
+    return Latents(mean, std, pictures.labels, pictures.name, pictures.split, seconds, fingerprint)
+
+
+def _encoded(autoencoder: Autoencoder, pictures: Pictures, batch_size: int, show: bool) -> dict[str, Tensor]:
     device = next(autoencoder.parameters()).device
     autoencoder.eval()
     means, stds = [], []
-    started = time.perf_counter()
     for part in tqdm(torch.arange(len(pictures)).split(batch_size), desc="encode", disable=not show):
         posterior = autoencoder.encode(pictures.batch(part, device))
         means.append((autoencoder.latent_scale * posterior.z_mean).cpu())
         stds.append((autoencoder.latent_scale * (0.5 * posterior.z_logvar).exp()).cpu())
-    mean, std = torch.cat(means), torch.cat(stds)
-    seconds = time.perf_counter() - started
-    if path is not None:
-        with written_whole(path) as temporary:
-            save_file({"mean": mean, "std": std}, temporary, metadata={"seconds": json.dumps(seconds)})
-    return Latents(mean, std, pictures.labels, pictures.name, pictures.split, seconds, fingerprint)
+    tensors = {"mean": torch.cat(means), "std": torch.cat(stds)}
+    if not all_finite(tensors):
+        raise ValueError("the latents are NaN or infinite, so this autoencoder has failed; train it again")
+    return tensors
 
 
 def _fingerprint(autoencoder: Autoencoder, pictures: Pictures) -> str:

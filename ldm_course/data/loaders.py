@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,14 +20,20 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from ..checks import Count, Seed, Side, check
+from ..device import check_room
+from ..files import expanded, shown, written_whole
 from . import emoji, scenes
+from .folders import SUFFIXES, natural, pictures_below, tell
 from .pictures import Pictures
 
 TEST_FRACTION = 0.1
 SCENES_TRAIN, SCENES_TEST = 20_000, 2_000
 FIRST_TEST_SCENE = 2**40
+MOST_CLASSES = 10_000  # without names
+Split = Literal["train", "test"]
 _CACHE_VERSION = 1
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+FEW = 20  # times fewer drawings than there are: drawn alone
 
 
 def load_data(
@@ -40,29 +48,26 @@ def load_data(
     `split` is "train" or "test". CIFAR-10 has its own; scenes are drawn from two disjoint ranges; elsewhere about a
     tenth, chosen by a hash of the name alone, is for testing, with all skin tones and genders of an emoji on one side.
     `limit` takes the first pictures of a shuffle seeded by `seed`. Scenes have no end: `limit` is how many of `seed`'s.
-    Whatever cannot be read or used raises a ValueError of one line.
+    Whatever cannot be read or used raises a ValueError of one line; what a folder holds besides gives a `LeftOut`.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or not 8 <= size <= 1024:
-        raise ValueError(f"size={size!r}; expected a whole number from 8 to 1024 pixels")
-    if split not in ("train", "test"):
-        raise ValueError(f"split={split!r}; expected 'train' or 'test'")
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise ValueError(f"limit={limit!r}; expected a positive whole number, or None for all pictures")
+    given = {"size": (Side, size), "split": (Split, split), "limit": (Count | None, limit), "seed": (Seed, seed)}
+    for field, (kind, value) in given.items():
+        check(kind, value, field)
+    if not os.fspath(name):
+        raise ValueError("the name of the data is empty (a variable that is not set?); expected " + EXPECTED)
     if name in LOADERS:
         return LOADERS[name](size, split, limit, seed)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return _load_folder(path, size, split, limit, seed)
     if path.suffix == ".npz":
         return _load_npz(path, size, split, limit, seed)
-    raise ValueError(
-        f"there is no data called {str(name)!r}; expected {', '.join(LOADERS)}, a folder of pictures, or an .npz file"
-    )
+    raise ValueError(f"there is no data called {str(name)!r}; expected {EXPECTED}")
 
 
 def cache_folder() -> Path:
     """Where rendered and downloaded pictures are kept: $LDM_CACHE, else ~/.cache/ldm_course."""
-    return Path(os.environ.get("LDM_CACHE") or "~/.cache/ldm_course").expanduser()
+    return expanded(os.environ.get("LDM_CACHE") or "~/.cache/ldm_course")
 
 
 def split_by_key(keys: Sequence[str], split: str) -> list[int]:
@@ -70,7 +75,8 @@ def split_by_key(keys: Sequence[str], split: str) -> list[int]:
 
     A picture so stays on its side when others come or go. If chance leaves a side empty, it gets the nearest key.
     """
-    place = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64 for key in keys]
+    digests = (hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest() for key in keys)
+    place = [int.from_bytes(digest[:8], "big") / 2**64 for digest in digests]
     threshold = min(max(TEST_FRACTION, min(place) * (1 + 1e-9)), max(place))
     return [i for i, p in enumerate(place) if (p < threshold) == (split == "test")]
 
@@ -86,23 +92,28 @@ def _select(indices: Sequence[int], limit: int | None, seed: int) -> torch.Tenso
 def _load_emoji(size: int, split: str, limit: int | None, seed: int) -> Pictures:
     drawings = emoji.drawings()
     stamp = f"{_CACHE_VERSION} {emoji.version()} " + " ".join(drawing.name for drawing in drawings)
-    images = cached(f"emoji-{size}.npz", stamp, lambda: emoji.render_all(size))
-    every = Pictures(
+    chosen = _select(split_by_key([drawing.base for drawing in drawings], split), limit, seed)
+    kept, shape = f"emoji-{size}.npz", (len(drawings), 3, size, size)
+    if len(chosen) < len(drawings) / FEW and _in_cache(kept, stamp, shape) is None:
+        images = emoji.render_all(size, chosen.tolist())  # a few are drawn alone, and not kept
+    else:
+        images = cached(kept, stamp, lambda: emoji.render_all(size), shape)[chosen]
+    return Pictures(
         images,
-        labels=torch.tensor([emoji.GROUPS.index(drawing.group) for drawing in drawings]),
+        labels=torch.tensor([emoji.GROUPS.index(drawings[i].group) for i in chosen.tolist()]),
         classes=emoji.GROUPS,
-        captions=emoji.names(),
+        captions=tuple(drawings[i].name for i in chosen.tolist()),
         name="emoji",
         source=emoji.CREDIT,
         split=split,
     )
-    return every.subset(_select(split_by_key([drawing.base for drawing in drawings], split), limit, seed))
 
 
 def _load_scenes(size: int, split: str, limit: int | None, seed: int) -> Pictures:
     count = limit or (SCENES_TRAIN if split == "train" else SCENES_TEST)
     first = 0 if split == "train" else FIRST_TEST_SCENE
     indices = range(first, first + count)
+    _check_pictures(count, size)
     known = scenes.factors_of(seed, indices)
     shapes = tuple(scenes.SHAPES)
     return Pictures(
@@ -117,7 +128,7 @@ def _load_scenes(size: int, split: str, limit: int | None, seed: int) -> Picture
 
 
 def _cifar10_npz() -> Path:
-    return Path(os.environ.get("LDM_DATA") or cache_folder()).expanduser() / "cifar10.npz"
+    return expanded(os.environ.get("LDM_DATA") or cache_folder()) / "cifar10.npz"
 
 
 def cifar10_is_here() -> bool:
@@ -149,28 +160,33 @@ def _load_cifar10(size: int, split: str, limit: int | None, seed: int) -> Pictur
 
 
 LOADERS = {"emoji": _load_emoji, "scenes": _load_scenes, "cifar10": _load_cifar10}
+EXPECTED = f"{', '.join(LOADERS)}, a folder of pictures, or an .npz file"
 
 
 def _load_folder(path: Path, size: int, split: str, limit: int | None, seed: int) -> Pictures:
-    """Every picture below the folder, in the order of the names; its first sub-folder's name is its class."""
-    found = {
-        file.relative_to(path): file
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-        and file.suffix.lower() in _SUFFIXES
-        and not any(p.startswith(".") for p in file.relative_to(path).parts)
-    }
+    """Every picture below the folder, in the natural order of the names; its first sub-folder's name is its class.
+
+    Links are followed. Where more than half of the pictures lie in sub-folders, those beside them are left out, since
+    they have no class; else all are taken, and none has one.
+    """
+    found, left = pictures_below(path)
+    beside = [name for name in found if len(name.parts) == 1]
+    classed = len(beside) < len(found) / 2
+    if classed:
+        left += [(found.pop(name), "beside the folders of classes") for name in beside]
     _require_two(path, len(found))
+    tell(path, left, unclassed=0 if classed else len(found) - len(beside))
     chosen = _select(split_by_key([name.as_posix() for name in found], split), limit, seed).tolist()
     names = [list(found)[i] for i in chosen]
     classes = labels = None
-    if all(len(name.parts) > 1 for name in found):
-        classes = tuple(sorted({name.parts[0] for name in found}))
-        labels = torch.tensor([classes.index(name.parts[0]) for name in names])
+    if classed:
+        folders = sorted({name.parts[0] for name in found}, key=natural)
+        labels, classes = torch.tensor([folders.index(name.parts[0]) for name in names]), tuple(map(shown, folders))
+    _check_pictures(len(names), size)
     images = torch.empty(len(names), 3, size, size, dtype=torch.uint8)
-    for k, name in enumerate(tqdm(names, f"reading {path}", unit="picture", leave=False)):
+    for k, name in enumerate(tqdm(names, f"reading {shown(path)}", unit="picture", leave=False)):
         images[k] = middle_square(open_picture(found[name]), size)
-    return Pictures(images, labels, classes, name=str(path), source=f"pictures of {path.name}", split=split)
+    return Pictures(images, labels, classes, name=str(path), source=f"pictures of {shown(path.name)}", split=split)
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -205,11 +221,15 @@ def _load_npz(path: Path, size: int, split: str, limit: int | None, seed: int) -
             raise ValueError(f"{path}: {key} has shape {stored[key].shape}; expected ({len(images)},), one per picture")
     labels = classes = captions = None
     if "labels" in stored:
-        if stored["labels"].dtype.kind not in "iu" or stored["labels"].min() < 0:
+        if stored["labels"].dtype.kind not in "iu":
             raise ValueError(f"{path}: labels are {stored['labels'].dtype}; expected whole numbers from 0 up")
+        if stored["labels"].min() < 0:
+            raise ValueError(f"{path}: labels go down to {stored['labels'].min()}; expected whole numbers from 0 up")
         labels = torch.from_numpy(stored["labels"].astype(np.int64))
         if "classes" in stored and stored["classes"].ndim != 1:
             raise ValueError(f"{path}: classes have shape {stored['classes'].shape}; expected a list of names")
+        if "classes" not in stored and labels.max() >= MOST_CLASSES:
+            raise ValueError(f"{path}: labels go up to {labels.max()}; expected less than {MOST_CLASSES}, from 0 up")
         classes = tuple(map(str, stored.get("classes", range(int(labels.max()) + 1))))
         if labels.max() >= len(classes):
             raise ValueError(f"{path}: labels go up to {labels.max()}, but there are {len(classes)} classes")
@@ -227,6 +247,8 @@ def _read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ())
     if not path.exists():
         raise ValueError(f"there is no file {path}")
     try:
+        with zipfile.ZipFile(path):  # else numpy takes it for a pickle, and advises to load it
+            pass
         with np.load(path, allow_pickle=False) as file:
             present = file.files
             stored = {key: file[key] for key in (*required, *optional) if key in present}
@@ -261,6 +283,7 @@ def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     images = images[..., top : top + side, left : left + side]
     if side == size:
         return images.contiguous()
+    _check_pictures(len(images), size)
     resized = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
     for part in torch.arange(len(images)).split(1024):  # as floats, only a part at a time
         smooth = F.interpolate(images[part].float(), size=(size, size), mode="bicubic", antialias=True)
@@ -268,34 +291,45 @@ def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     return resized
 
 
-def cached(name: str, stamp: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """The images in the cache's file `name` if it is whole and bears this `stamp`; else made, and kept there."""
-    path = cache_folder() / name
+def cached(
+    name: str, stamp: str, make: Callable[[], torch.Tensor], shape: tuple[int, ...] | None = None
+) -> torch.Tensor:
+    """The images, uint8 of that `shape` if one is given, in the cache's file `name` if it is whole and bears this
+    `stamp`; else made, and kept there. ValueError: the cache takes no files."""
+    images = _in_cache(name, stamp, shape)
+    if images is not None:
+        return images
+    images, path = make(), cache_folder() / name
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if str(stored["stamp"]) == stamp:
-                return torch.from_numpy(stored["images"])
-    except Exception:  # absent, torn or not ours, in any of the ways a zip can be: made again below
-        pass
-    images = make()
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(partial, images=images.numpy(), stamp=np.array(stamp))
-        partial.replace(path)
+        with written_whole(path) as temporary:
+            np.savez_compressed(temporary, images=images.numpy(), stamp=np.array(stamp))
     except OSError as error:
-        raise ValueError(
-            f"{path} cannot be written ({_one_line(error)}); set LDM_CACHE to a folder that can"
-        ) from error
+        raise ValueError(f"{error}; set LDM_CACHE to a folder that can be written") from error
     return images
+
+
+def _in_cache(name: str, stamp: str, shape: tuple[int, ...] | None) -> torch.Tensor | None:
+    try:
+        with np.load(cache_folder() / name, allow_pickle=False) as stored:
+            images = stored["images"]
+            if str(stored["stamp"]) == stamp and images.dtype == np.uint8 and shape in (None, images.shape):
+                return torch.from_numpy(images)
+    except Exception:  # absent, torn or not ours, in any of the ways a zip can be: made again
+        pass
+    return None
+
+
+def _check_pictures(count: int, size: int) -> None:
+    check_room(f"{count:,} pictures of {size} x {size}", 3 * count * size**2, "take a smaller size, or limit")
 
 
 def _require_two(path: Path, count: int) -> None:
     if count == 0:
-        raise ValueError(f"{path} holds no pictures; expected files of {' '.join(_SUFFIXES)}, in it or its sub-folders")
+        raise ValueError(f"{path} holds no pictures; expected files of {' '.join(SUFFIXES)}, in it or its sub-folders")
     if count == 1:
         raise ValueError(f"{path} holds 1 picture; expected at least 2, one to train on and one to test with")
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) < 200 else f"{said[:200]} …"  # some quote the file

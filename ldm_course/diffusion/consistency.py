@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ..checks import Levels, Positive, checked
 from ..config import UNetConfig
 from ..networks.unet import UNet
 from .samplers import timesteps
-from .schedules import Schedule, make_schedule
+from .schedules import Named, Schedule, make_schedule
 
 
 def boundary_scales(schedule: Schedule) -> tuple[Tensor, Tensor]:
@@ -39,14 +39,14 @@ def boundary_scales(schedule: Schedule) -> tuple[Tensor, Tensor]:
     return 1 / (above.square() + 1), above / (sigma.square() + 1).sqrt()
 
 
-@dataclass(frozen=True)
+@checked
 class ConsistencyConfig:
     """A consistency model: its U-Net, and the schedule that its levels are those of, as `make_schedule` takes it."""
 
     unet: UNetConfig
-    schedule: str
-    T: int = 1000
-    shift: float = 1.0
+    schedule: Named
+    T: Levels = 1000
+    shift: Positive = 1.0
 
     @property
     def in_channels(self) -> int:
@@ -68,9 +68,10 @@ class ConsistencyModel(nn.Module):
         super().__init__()
         self.config = config
         self.unet = UNet(config.unet)
-        schedule = make_schedule(config.schedule, config.T, config.shift)
-        skip, out = boundary_scales(schedule)
-        skip = skip / schedule.signal_scale  # of xt, where c_skip is of x
+        with torch.device("cpu"):  # numbers also where the network is only planned
+            schedule = make_schedule(config.schedule, config.T, config.shift)
+            skip, out = boundary_scales(schedule)
+            skip = skip / schedule.signal_scale  # of xt, where c_skip is of x
         self.register_buffer("skip", skip.float(), persistent=False)
         self.register_buffer("out", out.float(), persistent=False)
 

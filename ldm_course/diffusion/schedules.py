@@ -15,16 +15,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-PREDICTIONS = ("eps", "x0", "v", "u")
+from ..checks import Levels, Positive, check
+
+Prediction = Literal["eps", "x0", "v", "u"]
+Named = Literal["linear", "sqrt_linear", "cosine", "flow"]
+PREDICTIONS, SCHEDULES = get_args(Prediction), get_args(Named)
 
 # (first beta, last beta) at T = 1000, as published: DDPM section 4, and Stable Diffusion's configuration.
 BETA_RANGE = {"linear": (1e-4, 0.02), "sqrt_linear": (0.00085, 0.012)}
 
 LEAST_SIGNAL = 1e-6  # of a flow at its end, where there should be none: alpha_bar stays above 0
+LARGEST_GAIN = 1000  # that an error of the network's may have in x0 at the first step, where x0 is not clipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,17 +141,15 @@ def make_schedule(
     each other: size / 64 is the choice of Hoogeboom et al. 2023, section 3.1, for a schedule tuned at
     64 x 64 pixels. Of a flow it makes s into shift s / (1 + (shift - 1) s), which is SD 3's.
 
-    Raises ValueError for an unknown name, T < 1, shift <= 0, or betas outside (0, 1).
+    Raises ValueError for an unknown name, T outside 1 to 100,000, shift <= 0, or betas outside (0, 1).
     """
-    if T != int(T) or T < 1:
-        raise ValueError(f"T={T}; expected a whole number of noise levels, at least 1")
-    if not shift > 0:
-        raise ValueError(f"shift={shift}; expected a positive factor, 1 for no shift")
+    for field, kind, value in (("schedule", Named, name), ("T", Levels, T), ("shift", Positive, shift)):
+        check(kind, value, field)
     if name in ("cosine", "flow"):
         if beta_start is not None or beta_end is not None:
             raise ValueError(f"the {name} schedule has no beta_start or beta_end; leave them out")
         alpha_bar = (1 - _cosine_beta(T)).cumprod(0) if name == "cosine" else _flow_alpha_bar(T)
-    elif name in BETA_RANGE:
+    else:
         first, last = (b * 1000 / T for b in BETA_RANGE[name])
         first = first if beta_start is None else beta_start
         last = last if beta_end is None else beta_end
@@ -158,8 +162,6 @@ def make_schedule(
         else:
             beta = torch.linspace(first**0.5, last**0.5, T, dtype=torch.float64) ** 2
         alpha_bar = (1 - beta).cumprod(0)
-    else:
-        raise ValueError(f"schedule {name!r} is unknown; expected 'linear', 'sqrt_linear', 'cosine' or 'flow'")
     alpha_bar = alpha_bar / (alpha_bar + shift**2 * (1 - alpha_bar))  # the alpha_bar whose SNR is 1/shift^2 as large
     return Schedule(alpha_bar, name, shift)
 
@@ -245,5 +247,19 @@ def to_v(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, predicti
 
 def check_prediction(prediction: str) -> None:
     """ValueError unless it is one of PREDICTIONS."""
-    if prediction not in PREDICTIONS:
-        raise ValueError(f"prediction={prediction!r}; expected 'eps', 'x0', 'v' or 'u'")
+    check(Prediction, prediction, "prediction")
+
+
+def check_invertible(schedule: Schedule, prediction: str, clip_x0: bool) -> None:
+    """ValueError for a pair that gives no x0 where sampling starts: there eps is divided by a signal of nearly nothing,
+    so that any error of the network's becomes a sample in the thousands, unless x0 is clipped.
+
+    At the last index the cosine schedule leaves a signal of 5e-5 and a flow 1e-6; linear ones leave 6e-3 and 7e-2.
+    """
+    one = torch.ones(1, dtype=torch.float64)
+    gain = to_x0(one, 0 * one, schedule.T - 1, schedule, prediction).abs().item()
+    if not clip_x0 and not gain <= LARGEST_GAIN:
+        raise ValueError(
+            f"prediction {prediction!r} with the {schedule.name} schedule, where x0 is not clipped: the first step "
+            f"multiplies the network's error by {gain:.2g}; take prediction 'v', or the schedule 'sqrt_linear'"
+        )

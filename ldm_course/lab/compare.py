@@ -23,7 +23,7 @@ from ..data.pictures import Pictures
 from ..denoiser import Denoiser
 from ..device import default_device
 from ..diffusion.schedules import Schedule, make_schedule
-from ..files import writable_folder
+from ..files import at_work_in, written_together
 from ..measure import distances
 from ..measure.complexity import autoencoder_flops, count_parameters, unet_flops
 from ..measure.timing import activation_memory, time_call, time_together
@@ -36,7 +36,7 @@ from ..training.recipes import autoencoder_trainer, denoiser_of, denoiser_traine
 from ..training.trainer import Trainer
 from . import profiles, report
 from .profiles import Profile
-from .records import code_state, make_record, save_record, slug
+from .records import code_state, load_record, make_record, save_record, slug
 from .runs import judged
 
 SCHEDULE, PREDICTION = "cosine", "v"
@@ -104,16 +104,19 @@ def compare(
 ) -> dict:
     """Trains, samples and measures both spaces; returns the record and writes it, a report and pictures into `out`.
 
-    `budget` is each space's training time in seconds (default: the profile's). ValueError, before anything runs:
-    data that cannot be read, a size that is too small or that the networks cannot halve often enough, too few pictures
-    to measure with.
+    `budget` is each space's training time in seconds (default: the profile's). All files appear together at the end, or
+    none does. ValueError, before anything runs: data that cannot be read, a size that is too small or that the networks
+    cannot halve often enough, too few pictures to measure with; an `out` that takes no files, that another run is at
+    work in, or that holds another comparison, or anything else under the names of this one's files.
     """
-    started = time.perf_counter()
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"out={str(out)!r} is a file; expected a folder, which need not be there yet")
-    setting = make_setting(data, profile or profiles.profile(), size, budget, limit, seed)
-    setting = replace(setting, show=show)
-    writable_folder(out)  # now, not after minutes of training
+    with at_work_in(out) as folder:
+        setting = make_setting(data, profile or profiles.profile(), size, budget, limit, seed)
+        _check_may_replace(folder, setting)
+        return _compare(replace(setting, show=show), folder, command, say)
+
+
+def _compare(setting: Setting, out: Path, command: str | list[str], say: Callable[[str], None]) -> dict:
+    started, show = time.perf_counter(), setting.show
     code = code_state()
     say(_announcement(setting))
     autoencoder, ledger = _train_autoencoder(setting)
@@ -140,19 +143,19 @@ def compare(
     results["sampling"], pictures = _judge_samplers(setting, last, reference, results["cost"])
     results["break_even"] = break_even(results)
     record = make_record(
-        f"compare-{slug(setting.train.name)}-{setting.train.size}-{setting.profile.name}",
+        _name(setting),
         "compare",
         results,
         command=command,
         seconds=time.perf_counter() - started,
         data_source=setting.train.source,
         profile=setting.profile.name,
-        seed=seed,
+        seed=setting.seed,
         config=asdict(setting.profile) | {"schedule": SCHEDULE, "prediction": PREDICTION},
         device=setting.device,
         code=code,
     )
-    _write(Path(out), record, setting, last, pictures)
+    _write(out, record, setting, last, pictures)
     return record
 
 
@@ -432,12 +435,43 @@ def _announcement(setting: Setting) -> str:
     )
 
 
+def _name(setting: Setting) -> str:
+    """Of the record."""
+    return f"compare-{slug(setting.train.name)}-{setting.train.size}-{setting.profile.name}"
+
+
+WRITTEN = ("autoencoder.safetensors", "pixel.safetensors", "latent.safetensors", "report.md")
+
+
+def _check_may_replace(out: Path, setting: Setting) -> None:
+    """ValueError: the folder holds what another comparison, or somebody else, has put there."""
+    again = f"; name another folder than {out}, or delete it"
+    there = sorted(path.stem for path in out.glob("compare-*.json"))
+    for name in there:
+        record = load_record(name, out)
+        counts = {"train": len(setting.train), "test": len(setting.test)}
+        differs = {
+            "the data": (record["data_source"], setting.train.source),
+            "the budget": (record["results"].get("budget_seconds"), setting.budget),
+            "the seed": (record["seed"], setting.seed),
+            "the number of pictures": ({k: record["results"].get("data", {}).get(k) for k in counts}, counts),
+        }
+        changed = [what for what, (theirs, ours) in differs.items() if theirs != ours]
+        if name != _name(setting):
+            raise ValueError(f"{out} holds the comparison {name}, and this one is {_name(setting)}{again}")
+        if changed:
+            raise ValueError(f"{out} holds a comparison that differs in {' and '.join(changed)}{again}")
+    if not there and (found := next((name for name in WRITTEN if (out / name).exists()), None)):
+        raise ValueError(f"{out / found} is there, and is of no comparison{again}")
+
+
 def _write(out: Path, record: dict, setting: Setting, last: dict[str, Denoiser], pictures: dict) -> None:
-    """Record, weights, pictures and report, in that order: the dearest first."""
-    save_record(record, out)
+    """Record, weights, pictures and report."""
     origin = {"record": record["name"], "data": setting.train.name}
-    checkpoints.save_model(out / "autoencoder.safetensors", last["latent"].space.autoencoder, **origin)
-    for space, d in last.items():
-        autoencoder = None if space == "pixel" else "autoencoder.safetensors"
-        checkpoints.save_denoiser(out / f"{space}.safetensors", d, autoencoder=autoencoder, **origin)
-    report.write(out, record, setting.train, setting.test, last, pictures)
+    with written_together(out) as new:
+        save_record(record, new)
+        checkpoints.save_model(new / "autoencoder.safetensors", last["latent"].space.autoencoder, **origin)
+        for space, d in last.items():
+            autoencoder = None if space == "pixel" else "autoencoder.safetensors"
+            checkpoints.save_denoiser(new / f"{space}.safetensors", d, autoencoder=autoencoder, **origin)
+        report.write(new, record, setting.train, setting.test, last, pictures)

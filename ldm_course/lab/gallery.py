@@ -59,8 +59,10 @@ def trained(d: Denoiser) -> str:
 def gallery(out: str | Path, names: list[str] | None = None, count: int = 32, steps: int = STEPS) -> Path:
     """Draws with every shipped denoiser, or with those of these `names`; writes a picture of each and `gallery.md` into
     the folder `out`, and returns the latter's path. ValueError: no such network, or `out` takes no files."""
-    out = writable_folder(Path(out))
-    found = [drawn(name, count, steps) for name in names or checkpoints.pretrained_names()]
+    out, names = writable_folder(out), names or checkpoints.pretrained_names()
+    for name in names:
+        checkpoints.pretrained_path(name)  # now, not after having drawn with others
+    found = [drawn(name, count, steps) for name in names]
     rows = []
     for one in found:
         scale = -(-SHOWN // one.pictures.shape[-1])

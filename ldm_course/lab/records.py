@@ -21,20 +21,64 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import (
+    Annotated,
+    Any,
+    NotRequired,  # pydantic asks for these before Python 3.12
+)
 
 import torch
+from pydantic import AfterValidator, Field, JsonValue, with_config
+from typing_extensions import TypedDict
 
-from ..files import MACHINES, checkout, home, written_whole
+from ..checks import STRICT_BUT_OPEN, Count, from_json
+from ..files import MACHINES, checkout, home, settled, shown, written_whole
 from ..page.numbers import duration
 
 Record = Mapping[str, Any]  # one run, as `load_record` gives it
 SCHEMA = 1
 PACKAGES = ("ldm_course", "torch", "torchvision", "numpy", "accelerate")
-_FIELDS = ("name", "kind", "date", "commit", "command", "seconds", "machine", "versions", "config", "results")
 _SLUG = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*")
 # An absolute path inside a text: not the // of an address, not the / of "images/s".
 _PATH = re.compile(r"(?<![\w/:.~])(?:~\w*|[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])+(?P<last>[^\s/\\'\"]*)")
+
+
+def _finite(values: dict) -> dict:
+    try:
+        json.dumps(values, allow_nan=False)
+    except ValueError:
+        raise ValueError("a number in it is NaN or infinite") from None
+    return values
+
+
+Finite = Annotated[dict[str, JsonValue], AfterValidator(_finite)]
+
+
+@with_config(STRICT_BUT_OPEN)
+class Machine(TypedDict):
+    """What is read of the machine that a record says it was made on."""
+
+    cpu: str
+    threads: Count
+    gpu: NotRequired[str | None]
+
+
+@with_config(STRICT_BUT_OPEN)
+class Stored(TypedDict):
+    """One run, as its file holds it, and other things; no number in it is NaN or infinite."""
+
+    schema: Annotated[int, Field(ge=1, le=SCHEMA)]
+    name: str
+    kind: str
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d")]
+    commit: str
+    command: str
+    seconds: Annotated[float, Field(ge=0)]
+    data_source: NotRequired[str | None]
+    machine: Machine
+    versions: dict[str, str | None]
+    config: Finite
+    results: Finite
 
 
 def code_state() -> dict[str, Any]:
@@ -206,9 +250,10 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, os.PathLike):
-        return Path(value).name
+        return shown(Path(value).name)
     if isinstance(value, (str, torch.dtype, torch.device)):
-        return _PATH.sub(lambda found: found["last"], str(value))
+        text = str(value).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")  # names of files
+        return _PATH.sub(lambda found: found["last"], text)
     raise ValueError(f"{where} is a {type(value).__name__}, which JSON cannot hold; give numbers, texts, lists")
 
 
@@ -229,26 +274,16 @@ def load_record(name: str, folder: str | os.PathLike | None = None) -> dict[str,
 
     ValueError, in one line: there is none, the file is broken, or it is newer than this package.
     """
-    folder = home() / "records" if folder is None else Path(folder)
+    folder = settled(home() / "records" if folder is None else folder)
     path = folder / f"{checked_name(name)}.json"
-    again = "restore the file, or make it again"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = from_json(Stored, path.read_bytes())
     except FileNotFoundError:
         known = ", ".join(list_records(folder=folder)) or "none"
         raise ValueError(f"there is no record {name!r}; the records here are: {known}") from None
     except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"record {name!r} cannot be read from {path.name} ({reason}); {again}") from None
-    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
-        raise ValueError(f"{path.name} is JSON but no run record (it has no schema number); {again}")
-    if record["schema"] > SCHEMA:
-        raise ValueError(
-            f"record {name!r} has schema {record['schema']}, this package reads {SCHEMA}; update the package"
-        )
-    missing = [field for field in _FIELDS if field not in record]
-    if missing:
-        raise ValueError(f"record {name!r} lacks {', '.join(missing)}; {again}")
+        again = "restore the file or make it again, and if it is newer than this package, update that"
+        raise ValueError(f"record {name!r} cannot be read from {path.name} ({error}); {again}") from None
     if record["name"] != name:
         raise ValueError(f"{path.name} holds a record named {record['name']!r}; rename the file")
     return record
@@ -289,7 +324,7 @@ def if_recorded(*stages: str) -> list[dict[str, Any]] | list[None]:
 
 def list_records(kind: str | None = None, folder: str | os.PathLike | None = None) -> list[str]:
     """The names of the records in `folder` (by default the stored ones), in order; of one `kind` if given."""
-    folder = home() / "records" if folder is None else Path(folder)
+    folder = settled(home() / "records" if folder is None else folder)
     names = sorted(path.stem for path in folder.glob("*.json") if _SLUG.fullmatch(path.stem))
     return names if kind is None else [name for name in names if load_record(name, folder)["kind"] == kind]
 

@@ -7,6 +7,7 @@ names of their own, so that a number never hides what it was measured on.
 
 from __future__ import annotations
 
+import difflib
 import math
 import shutil
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 
 from ..device import default_device
-from ..files import PLACES, place_of, writable_folder, written_whole
+from ..files import PLACES, at_work_in, home, place_of, writable_folder, written_together
 from ..page.numbers import duration, number
 from .profiles import Profile
 from .records import code_state, figure, is_finished, load_record, make_record, place, save_record, state
@@ -68,9 +69,11 @@ STAGES = {stage.name: stage for stage in _all()}
 
 
 def find(name: str) -> Stage:
-    """The stage of that name; ValueError, which lists them, if there is none."""
+    """The stage of that name; ValueError, which names those that are called much like it, if there is none."""
     if name not in STAGES:
-        raise ValueError(f"there is no stage {name!r}; there are: {', '.join(STAGES)}")
+        near = difflib.get_close_matches(name, STAGES, n=3, cutoff=0.4)
+        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"there is no stage {name!r}; {meant}`ldm-course reference --status` lists them all")
     return STAGES[name]
 
 
@@ -137,6 +140,9 @@ def run_stages(
     here = [stage.name for stage in STAGES.values() if stage.is_for(profile)]
     named = [n for name in names or () for n in (*find(name).needs, name)]
     wanted = here if names is None else [n for n in named if find(n).is_for(profile)]
+    own = [home(), *{place_of(kind, "x").parent for kind in PLACES}]
+    for folder in (out, *(own if publish else [])):
+        writable_folder(folder)
     failed = []
     for name in dict.fromkeys(wanted):
         stage = STAGES[name]
@@ -157,8 +163,11 @@ def run_stages(
             except Exception as error:  # the others are to run all the same
                 failed.append(name)
                 path = out / "states" / record_name(name, profile) / "error.txt"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(traceback.format_exc())
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+                except OSError:  # the disk may be what failed
+                    path = "nowhere: it could not be written"
                 say(f"{name}: FAILED, {' '.join(str(error).split()) or type(error).__name__} (all of it in {path})")
                 continue
         if publish:
@@ -172,6 +181,12 @@ def _has_weights(name: str, profile: Profile) -> bool:
 
 
 def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -> None:
+    with at_work_in(out / "states" / record_name(stage.name, profile)) as folder:
+        _run_alone(stage, profile, out, minutes, folder / "new")
+
+
+def _run_alone(stage: Stage, profile: Profile, out: Path, minutes: float | None, new: Path) -> None:
+    """Runs a stage; what it writes into the folder `new` goes to its place together with the record."""
     usual = math.inf if profile.scale.long else 60 * stage.minutes[profile.name]
     limit = usual if minutes is None else 60 * minutes
     code, started = code_state(), time.perf_counter()
@@ -192,11 +207,16 @@ def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -
             device=run.device,
             code=code,
         )
-        save_record(record, out / "records")
+        with written_together(out) as together:
+            save_record(record, together / "records")
+            for file in new.glob("*/[!.]*"):
+                to = together / file.relative_to(new)
+                to.parent.mkdir(exist_ok=True)
+                file.rename(to)
 
-    run = Run(stage.name, profile, out, limit, default_device(), keep)
-    for folder in (run.folder, run.picture.parent, run.weights().parent):
-        writable_folder(folder)
+    run = Run(stage.name, profile, out, limit, default_device(), keep, new)
+    for folder, _ in PLACES.values():
+        writable_folder(out / folder)
     # where a process has the GPU for itself: chosen by timing beside others, kernels have once returned rubbish
     torch.backends.cudnn.benchmark = run.device.type == "cuda" and not run.scale.long
     keep(stage.run(run))
@@ -212,14 +232,16 @@ def collect(profile: Profile, out: Path, names: list[str] | None = None, say: Ca
 
 def _publish(stage: Stage, profile: Profile, out: Path, say: Callable[[str], None]) -> None:
     name = record_name(stage.name, profile)
-    for kind in PLACES:
-        path, to = place_of(kind, name, out), place_of(kind, name)
-        if not path.is_file() or path.resolve() == to.resolve():
-            continue
-        if kind == "weights":
-            others = sum(p.stat().st_size for p in to.parent.glob("*.safetensors") if p != to)
-            if path.stat().st_size > SMALL or others + path.stat().st_size > ALL_WEIGHTS:
-                say(f"{name}: its weights, {path.stat().st_size / 2**20:.1f} MiB, stay in {path.parent}")
+    with written_together(home()) as together:
+        for kind in PLACES:
+            path, to = place_of(kind, name, out), place_of(kind, name)
+            if not path.is_file() or path.resolve() == to.resolve():
                 continue
-        with written_whole(to) as temporary:
-            shutil.copyfile(path, temporary)
+            if kind == "weights":
+                others = sum(p.stat().st_size for p in to.parent.glob("*.safetensors") if p != to)
+                if path.stat().st_size > SMALL or others + path.stat().st_size > ALL_WEIGHTS:
+                    say(f"{name}: its weights, {path.stat().st_size / 2**20:.1f} MiB, stay in {path.parent}")
+                    continue
+            new = place_of(kind, name, together)
+            new.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, new)

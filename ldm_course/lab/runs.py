@@ -15,8 +15,8 @@ from ..data.latents import encode_pictures
 from ..data.pictures import Pictures, to_uint8
 from ..denoiser import Denoiser
 from ..device import default_device
-from ..diffusion.schedules import Schedule
-from ..files import place_of, writable_folder
+from ..diffusion.schedules import Schedule, check_invertible
+from ..files import home, place_of, writable_folder, written_together
 from ..measure import distances, fidelity, retrieval
 from ..measure.complexity import count_parameters
 from ..networks.autoencoder import Autoencoder
@@ -26,7 +26,7 @@ from ..spaces import LatentSpace, PixelSpace
 from ..training.recipes import autoencoder_trainer, clip_trainer, denoiser_of, denoiser_trainer, finished_autoencoder
 from ..training.trainer import thinned
 from .profiles import Profile
-from .records import checked_name, code_state, make_record, save_record
+from .records import checked_name, code_state, load_record, make_record, save_record
 
 GRID = 32  # pictures in a sample grid
 EVALUATED = 256  # pictures, at most, that a finished run is judged by
@@ -59,7 +59,7 @@ class AutoencoderRun:
     def results(self, count: int) -> dict:
         return self.trainer.objective.weights | judged(self.trainer.snapshot(), self.test, count)
 
-    def save(self, path: Path, *, half: bool = False, **meta) -> Path:
+    def save(self, path: Path, *, beside: Path, half: bool = False, **meta) -> Path:
         return checkpoints.save_model(path, finished_autoencoder(self.trainer), half=half, **meta)
 
 
@@ -86,6 +86,7 @@ class DenoiserRun:
         self.data, self.autoencoder = pictures, autoencoder
         if text is not None and pictures.captions is None:
             raise ValueError(f"{pictures.name} has no captions; train on emoji, scenes, or an .npz file with captions")
+        check_invertible(schedule, prediction, clip_x0=autoencoder is None)  # before pictures are encoded
         self.space, source = PixelSpace(pictures.size), pictures
         self.encode_seconds = 0.0
         if autoencoder is not None:
@@ -119,15 +120,14 @@ class DenoiserRun:
             "quality": distances.evaluate(self.made(count, "ddim", 50), reference),
         }
 
-    def save(self, path: Path, *, half: bool = False, **meta) -> Path:
-        """The denoiser, and beside it its autoencoder."""
+    def save(self, path: Path, *, beside: Path, half: bool = False, **meta) -> Path:
+        """The denoiser, and with it its autoencoder, unless that is in the folder `beside` already."""
         name = None
         if self.autoencoder is not None:
             name = self.autoencoder.name
-            beside = path.with_name(name)
-            if beside.resolve() != self.autoencoder.resolve():
+            if not (beside / name).is_file():
                 model, old = checkpoints.load_model(self.autoencoder)
-                checkpoints.save_model(beside, model, half=half, **old)
+                checkpoints.save_model(path.with_name(name), model, half=half, **old)
         return checkpoints.save_denoiser(
             path, self.denoiser(), autoencoder=name, half=half, classes=self.data.classes, **meta
         )
@@ -152,7 +152,7 @@ class ClipRun:
         pairs = retrieval.of_pictures(model, some.images), retrieval.of_texts(model, some.captions)
         return {"scale": model.log_scale.exp().item(), "retrieval": retrieval.retrieval(*pairs)}
 
-    def save(self, path: Path, *, half: bool = False, **meta) -> Path:
+    def save(self, path: Path, *, beside: Path, half: bool = False, **meta) -> Path:
         return checkpoints.save_model(path, self.trainer.snapshot(), half=half, **meta)
 
 
@@ -164,15 +164,28 @@ def nearest_to_captions(model: CLIP, pictures: Pictures, rows: int) -> Tensor:
     return pictures.images[torch.cat([torch.arange(len(nearest))[:, None], nearest], 1).flatten()].cpu()
 
 
-def check_name(name: str, autoencoder: Path | None = None, *, publish: bool) -> None:
-    """What can be known before a run is made. ValueError: a name that is none; or, where it is to be published, another
-    autoencoder in `checkpoints/` under the name of this one's file."""
+def check_name(name: str, out: Path, autoencoder: Path | None = None, *, publish: bool) -> None:
+    """What can be known before a run is made. ValueError: a name that is none, or that of the autoencoder's file; a
+    record there of another kind of run; another autoencoder under the name of this one's file in `out`, or, where it is
+    to be published, in `checkpoints/`; a folder that takes no files."""
     checked_name(name)
-    there = None if autoencoder is None or not publish else place_of("weights", autoencoder.stem)
-    if there is not None and there.exists():
-        ours, theirs = (checkpoints.load_model(path)[0] for path in (autoencoder, there))
-        if checkpoints.fingerprint(ours) != checkpoints.fingerprint(theirs):
-            raise ValueError(f"{autoencoder} is not the published {there.name}; publish it first, or take that one")
+    records = [out / f"{name}.json", *([place_of("record", name)] if publish else [])]
+    for record in records:
+        writable_folder(record.parent)
+        if record.is_file() and (kind := load_record(name, record.parent)["kind"]) != "train":
+            raise ValueError(f"{record} is the record of another kind of run, {kind!r}; choose another name or folder")
+    if autoencoder is None:
+        return
+    if autoencoder.name == f"{name}.safetensors":
+        raise ValueError(f"--name {name} is that of the autoencoder's file, which goes beside it; choose another name")
+    for there in (out / autoencoder.name, *([place_of("weights", autoencoder.stem)] if publish else [])):
+        if there.exists():
+            ours, theirs = (checkpoints.load_model(path)[0] for path in (autoencoder, there))
+            if checkpoints.fingerprint(ours) != checkpoints.fingerprint(theirs):
+                raise ValueError(
+                    f"{autoencoder} is not the autoencoder that lies at {there}, where it would go; "
+                    "take that one, rename this one, or name another folder"
+                )
 
 
 def train_run(
@@ -190,14 +203,14 @@ def train_run(
     Beside it lie the record, judged as the `profile` says, and `samples/`, a grid each `sample_every` steps; the run's
     state too, where its trainer has the same `out`. `publish` puts the weights in half precision into the course's
     `checkpoints/`, the record into `records/`, and beside a latent denoiser its autoencoder.
-    ValueError, before the training: a name that is none; a file of that name that holds something else; a folder that
-    takes no files; another autoencoder of that name among the published ones.
+    Weights and record appear together, or not at all; if the judging fails, then without it, before the error goes on.
+    ValueError, before the training: what `check_name` refuses; a file of that name that holds something else.
     """
-    check_name(name, getattr(run, "autoencoder", None), publish=publish)
-    writable_folder(out)
+    check_name(name, out, getattr(run, "autoencoder", None), publish=publish)
     trainer = run.trainer
     for path in (out / f"{name}.safetensors", *([place_of("weights", name)] if publish else [])):
-        checkpoints.check_may_replace(path, trainer.ema.module)
+        checkpoints.check_may_replace(path, trainer.ema.module, Path(run.data.name).name)
+    trainer.check_memory()
     code = code_state()
 
     def grid(trainer) -> None:
@@ -208,12 +221,10 @@ def train_run(
     progress = trainer.run(every=(sample_every, grid), show=True, label=name)
     if not trainer.accelerator.is_main_process:
         return None
-    grid(trainer)
-    path = run.save(out / f"{name}.safetensors", record=name, data=run.data.name)
-    record = make_record(
-        name,
-        "train",
-        {
+    with trainer.kept_if_interrupted(), written_together(out) as new:
+        grid(trainer)
+        run.save(new / f"{name}.safetensors", beside=out, record=name, data=run.data.name)
+        results = {
             "steps": progress.step,
             "images": progress.images,
             "seconds": progress.seconds,
@@ -221,24 +232,36 @@ def train_run(
             "precision": trainer.precision,
             "history": thinned(progress.history),
             "parameters": count_parameters(trainer.ema.module),
-            **run.results(min(EVALUATED, 4 * profile.eval_count)),
-        },
-        command=sys.argv,
-        seconds=progress.seconds,
-        data_source=run.data.source,
-        profile=profile.name,
-        seed=trainer.config.seed,
-        config={"train": asdict(trainer.config), "network": asdict(trainer.ema.module.config)},
-        device=trainer.accelerator.device,
-        code=code,
-    )
-    save_record(record, out)
+        }
+        failed = None
+        try:
+            results |= run.results(min(EVALUATED, 4 * profile.eval_count))
+        except Exception as error:  # what was trained is kept, and its record says that nobody has judged it
+            failed, results["not_judged"] = error, " ".join(str(error).split())
+        record = make_record(
+            name,
+            "train",
+            results,
+            command=sys.argv,
+            seconds=progress.seconds,
+            data_source=run.data.source,
+            profile=profile.name,
+            seed=trainer.config.seed,
+            config={"train": asdict(trainer.config), "network": asdict(trainer.ema.module.config)},
+            device=trainer.accelerator.device,
+            code=code,
+        )
+        save_record(record, new)
+    if failed is not None:
+        raise failed
     if publish:
-        save_record(record, place_of("record", name).parent)
-        about = {"record": name, "data": Path(run.data.name).name}
-        run.save(place_of("weights", name), half=True, **about)
-        plotting.save_png(place_of("picture", name), plotting.grid_image(run.pictures(), 8, scale=2))
-    return path
+        with written_together(home()) as new:
+            weights = place_of("weights", name, new)
+            about = {"record": name, "data": Path(run.data.name).name}
+            run.save(weights, beside=place_of("weights", name).parent, half=True, **about)
+            save_record(record, place_of("record", name, new).parent)
+            plotting.save_png(place_of("picture", name, new), plotting.grid_image(run.pictures(), 8, scale=2))
+    return out / f"{name}.safetensors"
 
 
 def rebuilt_pictures(model: Autoencoder, pictures: Pictures, count: int) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ..config import AutoencoderConfig, UNetConfig, from_stored
+from ..checks import from_stored
+from ..config import AutoencoderConfig, UNetConfig
 from .complexity import Flops, autoencoder_flops, unet_flops
 
 STANDARD, BUILT = "standard", "built for the size"  # the networks that the stage `cost` measured

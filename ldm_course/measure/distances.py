@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from ..device import default_device
-from ..files import written_whole
-from ..networks.features import check_pictures, describe, pooled_features
+from ..files import cached_tensors
+from ..networks.features import FEATURES, check_pictures, describe, pooled_features
 from .coverage import K, precision_recall, radii
 from .fidelity import size_of
 
@@ -360,11 +359,12 @@ def as_features(pictures, *, name: str = "pictures", **options) -> Tensor:
 def _kept(pictures, folder: Path, options: dict) -> Tensor:
     """Features of the reference's pictures, which take long on many, from a file that bears their fingerprint."""
     digest = hashlib.sha256(pictures.cpu().numpy().tobytes()).hexdigest()[:16]
-    path = folder / f"features-{digest}.safetensors"
-    if not path.is_file():
-        with written_whole(path) as temporary:
-            save_file({"features": as_features(pictures, name="reference", **options).cpu()}, temporary)
-    return load_file(path)["features"]
+
+    def make() -> tuple[dict[str, Tensor], dict[str, str]]:
+        return {"features": as_features(pictures, name="reference", **options).cpu()}, {}
+
+    shapes = {"features": (len(pictures), FEATURES)}
+    return cached_tensors(folder / f"features-{digest}.safetensors", shapes, make)[0]["features"]
 
 
 class Neighbours(NamedTuple):

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..device import default_device
+from ..files import expanded
 from ..networks.features import check_pictures
 from .distances import frechet_distance
 
@@ -72,7 +73,7 @@ def inception_weights(weights: str | os.PathLike | None = None) -> Path:
     from pytorch_fid.inception import FID_WEIGHTS_URL as url
 
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    path = Path(weights).expanduser() if weights is not None else cached
+    path = expanded(weights) if weights is not None else cached
     if path.is_file():
         return path
     if weights is not None:

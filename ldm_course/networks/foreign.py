@@ -182,6 +182,27 @@ CLIP_TEXT = Known(
         | {"bos_token_id", "eos_token_id", "pad_token_id", "projection_dim"}
     ),
 )
+DIT = Known(
+    "DiTTransformer2DModel",
+    read={
+        "num_attention_heads": 16,
+        "attention_head_dim": 72,
+        "in_channels": 4,
+        "out_channels": None,
+        "num_layers": 28,
+        "patch_size": 2,
+        "num_embeds_ada_norm": 1000,
+    },
+    fixed={
+        "activation_fn": "gelu-approximate",
+        "attention_bias": True,
+        "norm_type": "ada_norm_zero",
+        "norm_elementwise_affine": False,
+        "norm_eps": 1e-5,
+        "dropout": 0.0,
+    },
+    free=frozenset({"sample_size", "upcast_attention", "norm_num_groups"}),
+)
 
 # What one file of weights has without a configuration: the autoencoder of Stable Diffusion 1 and 2, and of SDXL.
 STABLE_DIFFUSION_AUTOENCODER = AutoencoderConfig(

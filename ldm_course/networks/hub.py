@@ -16,6 +16,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..files import expanded
 from . import foreign, interop
 from .autoencoder import Autoencoder
 from .text import TextEncoder
@@ -95,7 +96,7 @@ def published_tokenizer(
 def located(path_or_name: str | os.PathLike, part: str, *, holds: str = "config.json", download: bool = False) -> Path:
     """The file, or the folder that `holds` that file, for one part of a published system: `vae`, `unet`, `text_encoder`
     or `tokenizer`. ValueError, in one line: there is none."""
-    path = Path(path_or_name).expanduser()
+    path = expanded(path_or_name)
     if path.is_file():
         return path
     root = path if path.is_dir() else _from_hub(str(path_or_name), part, download)

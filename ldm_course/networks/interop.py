@@ -12,54 +12,19 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..checks import Positive, check
 from ..config import AutoencoderConfig, DiTConfig, TextConfig, UNetConfig
-from ..files import all_finite
 from . import foreign
 from .autoencoder import Autoencoder
 from .dit import DiT
 from .text import TextEncoder
 from .unet import UNet
-
-State = Mapping[str, Tensor]
-_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def _filled(cls: type[nn.Module], config: Any, state: State):
-    """The network `cls(config)` with these weights, in float32, in evaluation mode; what is float32 already is not
-    copied.
-
-    ValueError, which names the first: a weight is missing, is not the network's, has another shape, is no number
-    of half precision or more, or is not finite.
-    """
-    with torch.device("meta"):
-        model = cls(config)
-    wanted = model.state_dict()
-    for what, names in {"lack": wanted.keys() - state.keys(), "have": state.keys() - wanted.keys()}.items():
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ValueError(
-                f"these weights {what} {min(names)}{more}, unlike the {cls.__name__} of this configuration"
-            )
-    for name, value in wanted.items():
-        if state[name].shape != value.shape:
-            given, expected = tuple(state[name].shape), tuple(value.shape)
-            raise ValueError(f"the weight {name} has the shape {given}; expected {expected} in this {cls.__name__}")
-        if state[name].dtype not in _NUMBERS:
-            raise ValueError(
-                f"the weight {name} is stored as {state[name].dtype}; expected float16, bfloat16 or float32"
-            )
-    weights = {name: state[name].detach().float() for name in wanted}
-    if not all_finite(weights):
-        raise ValueError("a weight is NaN or infinite; copy or fetch them again")
-    model.load_state_dict(weights, assign=True)
-    return model.eval()
-
+from .weights import State, filled
 
 # ------------------------------------------------------------------------------------ diffusers' names and objects
 
@@ -159,19 +124,12 @@ def unet_from_state(config: UNetConfig, state: State) -> UNet:
     """Our U-Net from a state dict of diffusers. ValueError: it does not fit."""
     # where they project by 1x1 convolutions, the same by linear layers
     flat = {k: v.flatten(1) if re.search(r"\.proj_(in|out)\.weight$", k) else v for k, v in state.items()}
-    return _filled(UNet, config, _to_ours(flat))
+    return filled(UNet, config, _to_ours(flat))
 
 
 # Of a DiT of theirs: each block has an embedding of time and class of its own, ours has one for all.
 _THEIR_EMBEDDING = "transformer_blocks.{}.norm1.emb."
 _EMBEDDINGS = {"time_embedding.": "timestep_embedder.", "class_embedding.": "class_embedder.embedding_table."}
-_DIT_IS = {  # what ours is, and theirs may be
-    "activation_fn": "gelu-approximate",
-    "attention_bias": True,
-    "norm_type": "ada_norm_zero",
-    "norm_elementwise_affine": False,
-    "norm_eps": 1e-5,
-}
 
 
 def dit_to_diffusers(model: DiT, size: int):
@@ -191,7 +149,7 @@ def dit_to_diffusers(model: DiT, size: int):
         sample_size=size,
         patch_size=c.patch_size,
         num_embeds_ada_norm=c.num_classes,
-        **_DIT_IS,
+        **foreign.DIT.fixed,
     )
     state = _to_theirs(model.state_dict())
     for ours, name in _EMBEDDINGS.items():
@@ -207,10 +165,7 @@ def dit_from_diffusers(theirs) -> DiT:
 
     ValueError: it has parts that ours does not, or blocks whose embeddings of time and class differ.
     """
-    c = theirs.config
-    for name, ours in _DIT_IS.items():
-        if c[name] != ours:
-            raise ValueError(f"{name}={c[name]!r} in this DiTTransformer2DModel; ours can only be {ours!r}")
+    c = foreign.DIT.values(_config_of(theirs, foreign.DIT))
     config = DiTConfig(
         in_channels=c["in_channels"],
         out_channels=theirs.out_channels,
@@ -228,7 +183,7 @@ def dit_from_diffusers(theirs) -> DiT:
             if not all(torch.equal(value, each[0]) for value in each):
                 raise ValueError("the blocks' embeddings of time and class differ; our DiT has one for all")
             state[ours + key] = each[0]
-    return _filled(DiT, config, _to_ours(state))
+    return filled(DiT, config, _to_ours(state))
 
 
 def autoencoder_to_diffusers(model: Autoencoder):
@@ -272,7 +227,8 @@ def autoencoder_from_state(config: AutoencoderConfig, state: State, latent_scale
     state = {
         k: v.reshape(v.shape[:2]) if ".mid_block.attentions." in k and v.ndim == 4 else v for k, v in state.items()
     }
-    return _filled(Autoencoder, config, {**state, "latent_scale": torch.tensor(float(latent_scale))})
+    scale = torch.tensor(check(Positive, latent_scale, "latent_scale"), dtype=torch.float32)
+    return filled(Autoencoder, config, {**state, "latent_scale": scale})
 
 
 # The autoencoder in the names of CompVis/latent-diffusion, to which one-file checkpoints keep.
@@ -359,7 +315,7 @@ def text_from_state(config: TextConfig, state: State) -> TextEncoder:
         return re.sub(r"^text_model\.|\b(embeddings|encoder|self_attn|mlp)\.", "", key)
 
     left = ("text_projection.weight", "position_ids")
-    return _filled(TextEncoder, config, {rename(k): v for k, v in state.items() if not k.endswith(left)})
+    return filled(TextEncoder, config, {rename(k): v for k, v in state.items() if not k.endswith(left)})
 
 
 _OPEN_CLIP_NAMES = {
@@ -408,4 +364,4 @@ def text_from_open_clip(state: State, *, heads: int, activation: str) -> TextEnc
         causal=True,
         activation=activation,
     )
-    return _filled(TextEncoder, config, found)
+    return filled(TextEncoder, config, found)

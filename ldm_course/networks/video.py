@@ -11,27 +11,27 @@ Papers: video diffusion models, Ho et al. 2022 (2204.03458); align your latents,
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from ..checks import Count, checked
 from ..config import UNetConfig
 from .layers import attend, timestep_embedding
 from .unet import EPS, UNet
 
 
-@dataclass(frozen=True)
+@checked
 class VideoUNetConfig:
     """The image network `unet`, and the number of `frames` in a clip. ValueError: fewer than two, or a level whose
     width is not a multiple of the heads' (`UNetConfig.attention_head_dim`), since attention over time is at all."""
 
     unet: UNetConfig
-    frames: int = 8
+    frames: Annotated[Count, Field(ge=2)] = 8
 
     def __post_init__(self):
-        if self.frames < 2:
-            raise ValueError(f"frames={self.frames}; a clip has at least 2")
         for width in self.unet.block_out_channels:
             if width % self.unet.attention_head_dim or width % 2:
                 raise ValueError(
@@ -65,13 +65,15 @@ class TemporalAttention(nn.Module):
         self.to_out = nn.Linear(channels, channels)
         nn.init.zeros_(self.to_out.weight)
         nn.init.zeros_(self.to_out.bias)
-        self.register_buffer("positions", timestep_embedding(torch.arange(frames), channels), persistent=False)
+        self.register_buffer(
+            "positions", timestep_embedding(torch.arange(frames, device="cpu"), channels), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         clip = x.unflatten(0, (-1, self.frames))  # (B, F, C, H, W)
         h = self.group_norm(clip.transpose(1, 2))  # (B, C, F, H, W)
         h = h.flatten(3).permute(0, 3, 2, 1).flatten(0, 1).contiguous()  # (B·HW, F, C)
-        h = h + self.positions.to(h.dtype)
+        h = h + self.positions.to(h)  # its device too: a network that has only shapes keeps these as numbers
         q, k, v = (f(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.to_q, self.to_k, self.to_v))
         h = attend(q, k, v).transpose(1, 2).flatten(2)  # (B·HW, F, C)
         h = self.to_out(h).unflatten(0, (len(clip), -1)).permute(0, 2, 3, 1)  # (B, F, C, HW)

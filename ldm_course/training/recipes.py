@@ -16,7 +16,7 @@ from ..data.latents import Latents
 from ..data.pictures import Crops, Pictures
 from ..denoiser import Denoiser
 from ..diffusion.objectives import BatchRandom, DenoisingObjective, draw
-from ..diffusion.schedules import Schedule
+from ..diffusion.schedules import Schedule, check_invertible
 from ..diffusion.superresolution import SuperResolutionObjective
 from ..networks.autoencoder import Autoencoder
 from ..networks.clip import CLIP
@@ -97,10 +97,11 @@ def denoiser_trainer(
     through a text encoder, `text`, that is trained with it and knows their words; or through one that was trained
     before and is left as it is, `encoder`, which knows `words`.
     ValueError: the network cannot halve the data's side often enough, or latents are to be flipped, or texts go with
-    classes.
+    classes, or schedule and prediction do not go together (`schedules.check_invertible`).
     """
     if config.flip and isinstance(data, Latents):
         raise ValueError("a mirrored latent is not the latent of the mirrored picture; leave flip out for latents")
+    check_invertible(schedule, prediction, clip_x0=not isinstance(data, Latents))
     kind = DiT if isinstance(network, DiTConfig) else UNet
     if data.size % (factor := network.multiple):
         raise ValueError(

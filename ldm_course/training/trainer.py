@@ -14,15 +14,20 @@ import importlib.util
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    NotRequired,  # pydantic asks for these before Python 3.12
+)
 
 import torch
 from accelerate import Accelerator
+from pydantic import Field, Json, with_config
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -32,12 +37,16 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
+from ..checks import STRICT, STRICT_BUT_OPEN, check
 from ..config import TrainConfig
-from ..device import native_precision
+from ..device import chosen_precision
 from ..diffusion.objectives import BatchRandom, Objective
-from ..files import all_finite, writable_folder, written_whole
+from ..files import all_finite, load_tensors, save_tensors, writable_folder
+from ..networks.weights import check_fits
 from .graphs import WARM_STEPS, StepGraph
+from .memory import check_memory, saved_if_out_of_memory
 
 STATE_FILE = "state.safetensors"
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)  # one tensor a name, as safetensors keeps them
@@ -47,6 +56,7 @@ class Diverged(ValueError):
     """A loss, or a weight, that is NaN or infinite: the run has stopped, and its last finite state is kept."""
 
 
+@with_config(STRICT)
 @dataclass
 class Progress:
     """How far a run has come: optimizer steps, pictures seen, seconds of training, and the losses along the way.
@@ -54,10 +64,19 @@ class Progress:
     An entry of the history has each loss, and `grad_norm`, the gradient's norm before clipping, where it is clipped.
     """
 
-    step: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
+    step: Annotated[int, Field(ge=0)] = 0
+    images: Annotated[int, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    history: list[dict[str, int | Annotated[float, Field(allow_inf_nan=True)]]] = field(default_factory=list)
+
+
+@with_config(STRICT_BUT_OPEN)
+class StateText(TypedDict):
+    """The metadata of a state's file."""
+
+    progress: Json[Progress]
+    identity: Json[dict[str, Any]]
+    scaler: NotRequired[Json[dict[str, Any] | None]]
 
 
 def thinned(history: list[dict], most: int = 200) -> list[dict]:
@@ -159,14 +178,13 @@ class Trainer:
         objective.to(self.accelerator.device)
         self.progress = Progress()
         self.grad_norm: Tensor | None = None  # of the last step's gradient, before it was clipped
+        self.halfway = False  # whether some weights have been changed by a step, and others not yet
         self._graph: StepGraph | None = None
         self._warm_steps = WARM_STEPS  # to go before a step can be recorded
         if self.out is not None:
             if self.accelerator.is_main_process:
-                writable_folder(self.out)
-                # what a run that was killed while it saved left behind
-                for torn in self.out.glob(f".{STATE_FILE}.*.tmp"):
-                    torn.unlink(missing_ok=True)
+                size = sum(v.nbytes for v in model.state_dict().values())
+                writable_folder(self.out, room=2 * 4 * size)  # weights, average and moments, beside those of before
             if (self.out / STATE_FILE).exists():
                 self.load_state()
 
@@ -184,6 +202,10 @@ class Trainer:
 
         `every=(n, f)` calls f(self) each n steps; its time is not counted. `show` draws a progress bar.
         """
+        with self.kept_if_interrupted():
+            return self._run(until, until_seconds, every, show, label)
+
+    def _run(self, until, until_seconds, every, show, label) -> Progress:
         total = planned_steps(self.config)
         stop = min((n for n in (until, total) if n is not None), default=None)
         limit = min((n for n in (until_seconds, self.config.seconds) if n is not None), default=None)
@@ -209,7 +231,8 @@ class Trainer:
                 started = time.perf_counter()
 
             while not self._ended(stop, limit, time.perf_counter() - started):
-                window.append(self._step(total))
+                with saved_if_out_of_memory(self):
+                    window.append(self._step(total))
                 p.step += 1
                 p.images += self.config.batch_size
                 bar.update()
@@ -235,17 +258,32 @@ class Trainer:
         means = torch.stack([torch.stack([losses[n].float() for losses in window]).mean() for n in names])
         values = dict(zip(names, self.accelerator.reduce(means, "mean").tolist()))
         p = self.progress
-        if not math.isfinite(values["loss"]):
-            raise self._diverged(f"the loss is {values['loss']}")
+        for name, value in values.items():
+            if not math.isfinite(value) and name != "grad_norm":  # which fp16's scaler lets be infinite at times
+                raise self._diverged(f"the {'loss' if name == 'loss' else name + ' loss'} is {value}")
         p.history.append({"step": p.step, "images": p.images, "seconds": p.seconds, **values})
         self.accelerator.log(values, step=p.step)
 
     def _diverged(self, what: str) -> Diverged:
-        kept = "nothing had been saved"
-        if self.out is not None and (path := self.out / STATE_FILE).is_file():
-            with safe_open(path, "pt") as file:
-                kept = f"the state of step {json.loads(file.metadata()['progress'])['step']} is kept in {path}"
-        return Diverged(f"{what} by step {self.progress.step}, so the run was stopped; {kept}. Try a lower lr")
+        kept = f"{self._kept() or 'nothing had been saved'}. Try a lower lr"
+        return Diverged(f"{what} by step {self.progress.step}, so the run was stopped; {kept}")
+
+    def _kept(self) -> str:
+        """Which state of this run is in its folder, in words; empty if there is none."""
+        if self.out is None or not (path := self.out / STATE_FILE).is_file():
+            return ""
+        with safe_open(path, "pt") as file:
+            return f"the state of step {json.loads(file.metadata()['progress'])['step']} is kept in {path}"
+
+    @contextmanager
+    def kept_if_interrupted(self) -> Iterator[None]:
+        """Has an interrupt say what is kept of this run."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            kept = self._kept()
+            goes_on = f"{kept}, and the same command goes on from there" if kept else "nothing had been saved"
+            raise KeyboardInterrupt(goes_on) from None
 
     def snapshot(self) -> nn.Module:
         """A copy of the averaged model as it is now, in evaluation mode."""
@@ -258,6 +296,10 @@ class Trainer:
             flag = torch.tensor([float(out_of_time)], device=self.accelerator.device)
             out_of_time = bool(self.accelerator.reduce(flag, "sum")[0] > 0)
         return out_of_time or (stop is not None and self.progress.step >= stop)
+
+    def check_memory(self) -> None:
+        """ValueError, before a step is made: a batch's activations, by those of one picture, are more than is free."""
+        check_memory(self)
 
     def _step(self, total: int | None) -> dict[str, Tensor]:
         config, step = self.config, self.progress.step
@@ -299,10 +341,9 @@ class Trainer:
         return losses
 
     def autocast(self) -> AbstractContextManager:
-        """bf16 is entered here, since accelerate keeps one precision for a whole process; fp16 and its scaler there."""
-        if self.precision == "fp16":
-            return self.accelerator.autocast()
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        """The precision that the network computes in."""
+        half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
+        return torch.autocast(self.accelerator.device.type, half, enabled=half is not None)
 
     def _backward(self, indices: Tensor, rng: BatchRandom) -> dict[str, Tensor]:
         unwrap = self.accelerator.unwrap_model
@@ -320,7 +361,10 @@ class Trainer:
         self.accelerator.backward(loss)
         norm = None
         if self.accelerator.sync_gradients and self.config.grad_clip:
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.unscale_(optimizer.optimizer)
             norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.grad_clip)
+        self.halfway = True  # until the step is whole
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return norm
@@ -349,40 +393,43 @@ class Trainer:
 
     def save_state(self) -> None:
         """Writes the run's state, whole or not at all, to `out`/state.safetensors. Diverged: it is not finite."""
+        tensors = self._tensors()
+        if not all_finite(tensors):  # in each process, so that none waits for one that has stopped
+            raise self._diverged("a weight is NaN or infinite")
         if not self.accelerator.is_main_process:
             return
-        tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self._tensors().items()}
-        if not all_finite(tensors):
-            raise self._diverged("a weight is NaN or infinite")
+        tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
         scaler = self.accelerator.scaler
         meta = {
             "progress": json.dumps(asdict(self.progress)),
             "identity": json.dumps(self._identity()),
             "scaler": json.dumps(None if scaler is None else scaler.state_dict()),
         }
-        with written_whole(self.out / STATE_FILE) as path:
-            save_file(tensors, path, metadata=meta)
+        save_tensors(self.out / STATE_FILE, tensors, meta)
 
     def load_state(self) -> None:
         """Goes back to what `save_state` wrote."""
         path = self.out / STATE_FILE
         try:
-            with safe_open(path, "pt") as file:
-                meta = file.metadata() or {}
-                tensors = {k: file.get_tensor(k) for k in file.keys()}
-            progress, identity = json.loads(meta["progress"]), json.loads(meta["identity"])
-            scaler = json.loads(meta.get("scaler", "null"))
+            tensors, meta = load_tensors(path)
+            about = check(StateText, meta)
+            progress, identity, scaler = about["progress"], about["identity"], about.get("scaler")
             if not all_finite(tensors):
                 raise ValueError("it holds NaN or infinity")
         except Exception as error:
-            raise ValueError(f"{path} cannot be read ({error}); delete it to start this run afresh") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} cannot be read ({reason}); delete it to start this run afresh") from error
         if identity != json.loads(json.dumps(self._identity())):
             theirs, ours = identity, json.loads(json.dumps(self._identity()))
             changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
             raise ValueError(
                 f"{path} belongs to another run (it differs in {', '.join(changed)}); take another folder or delete it"
             )
-        self.progress = Progress(**progress)
+        try:
+            check_fits(tensors, self._tensors(), "this run")
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read ({error}); delete it to start this run afresh") from error
+        self.progress = progress
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -409,18 +456,18 @@ def _accelerator(config: TrainConfig, log_dir: Path | None, device: str | None) 
     if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
         raise ValueError("TensorBoard is not installed; run: pip install tensorboard")
     cpu = device == "cpu" or not torch.cuda.is_available()
-    precision = config.precision
-    if precision == "auto":
-        precision = native_precision(torch.device("cpu" if cpu else "cuda"))
+    precision = chosen_precision(config.precision, torch.device("cpu" if cpu else "cuda"))
     accelerator = Accelerator(
         cpu=cpu,
-        mixed_precision="fp16" if precision == "fp16" else "no",
+        mixed_precision="no",  # which it keeps for the whole process: `autocast`, and the scaler, are the trainer's
         gradient_accumulation_steps=config.accumulate,
         log_with="tensorboard" if log_dir else None,
         project_dir=log_dir,
     )
     if log_dir:
         accelerator.init_trackers("tensorboard")
+    if precision == "fp16":
+        accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
     return accelerator, precision
 
 

@@ -16,7 +16,6 @@ from ldm_course.checkpoints import load_denoiser, load_model, save_denoiser, sav
 from ldm_course.cli import cost as cost_command
 from ldm_course.cli import data as data_command
 from ldm_course.cli import main
-from ldm_course.cli import train as train_command
 from ldm_course.config import UNetConfig
 from ldm_course.data.loaders import load_data
 from ldm_course.denoiser import Denoiser
@@ -25,12 +24,14 @@ from ldm_course.lab import runs
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.lab.records import list_records, load_record, make_record, save_record
 from ldm_course.lab.records import place as place_of
+from ldm_course.lab.runs import DenoiserRun
 from ldm_course.measure.timing import Rates
 from ldm_course.networks import hub
 from ldm_course.networks.autoencoder import Autoencoder
 from ldm_course.networks.clip import CLIP
 from ldm_course.networks.unet import UNet
 from ldm_course.spaces import PixelSpace
+from ldm_course.training.trainer import Trainer
 
 COMMANDS = ("compare", "train", "sample", "edit", "gallery", "evaluate", "cost", "data", "doctor")
 TINY = ["--data", "scenes", "--size", "8", "--limit", "24", "--batch-size", "8"]
@@ -110,9 +111,9 @@ def test_each_command_explains_itself(command, capsys):
     [[], ["paint"], ["train"], ["train", "vae"], ["sample"], ["sample", "--method", "euler"], ["cost", "--size", "x"]],
 )
 def test_what_argparse_refuses_has_code_2(words, capsys):
-    with pytest.raises(SystemExit) as left:
-        main.main(words)
-    assert left.value.code == 2 and "error:" in capsys.readouterr().err
+    assert main.main(words) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("error: ") and said[0].endswith("--help)")
 
 
 def test_interrupted_is_130(monkeypatch, capsys):
@@ -120,11 +121,35 @@ def test_interrupted_is_130(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(data_command, "load_data", interrupted)
-    monkeypatch.setattr(train_command, "load_data", interrupted)
     assert main.main(["data"]) == 130
     assert capsys.readouterr().err == "\nstopped\n"
-    assert main.main([*TRAIN, "--steps", "1"]) == 130  # only a training run is resumed
-    assert "goes on from there" in capsys.readouterr().err
+
+
+def test_an_interrupted_training_says_what_is_kept_of_it(monkeypatch, capsys):
+    real, steps = Trainer._step, []
+
+    def step(self, total):
+        steps.append(self.progress.step)
+        if len(steps) % 4 == 0:
+            raise KeyboardInterrupt
+        return real(self, total)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    words = [*TRAIN, "--steps", "9", "--name", "x"]
+    assert main.main([*words, "--save-every", "10"]) == 130
+    assert capsys.readouterr().err.endswith("\nstopped; nothing had been saved\n")
+    assert main.main([*words, "--save-every", "2"]) == 130
+    kept = "stopped; the state of step 2 is kept in runs/x/state.safetensors, and the same command goes on from there\n"
+    assert capsys.readouterr().err.endswith(kept) and steps == [0, 1, 2, 3, 0, 1, 2, 3]
+    monkeypatch.setattr(Trainer, "_step", real)
+    monkeypatch.setattr(DenoiserRun, "results", step_in_results)
+    assert main.main(words) == 130
+    assert "the state of step 9 is kept" in capsys.readouterr().err  # in the judging as well
+    assert not list(Path("runs/x").glob("*.json")) and not Path("runs/x/x.safetensors").exists()
+
+
+def step_in_results(self, count):
+    raise KeyboardInterrupt
 
 
 # ------------------------------------------------------------------------------------------------ train
@@ -149,14 +174,14 @@ def test_an_autoencoder_then_a_denoiser_in_its_latents_then_pictures_of_it(capsy
 
     file = str(first / "scenes-8-autoencoder.safetensors")
     small = ["train", "latent", *TINY, "--autoencoder", file, "--images", "12", "--sample-every", "1"]
-    assert main.main([*small, "--name", "top", "--unconditional", "--prediction", "eps"]) == 0
+    assert main.main([*small, "--name", "top", "--unconditional", "--prediction", "x0"]) == 0
     record = load_record("top", "runs/top")
     assert record["results"]["steps"] == 2 and record["results"]["images"] == 16
     assert record["results"]["encode_seconds"] > 0 and record["results"]["quality"]["n_generated"] == 6
     assert len(list(Path("runs/top/samples").iterdir())) == 2
     assert len(list(Path("runs/top").glob("latents-*.safetensors"))) == 1
     d = load_denoiser("runs/top/top.safetensors")
-    assert d.space.shape == (4, 2, 2) and d.prediction == "eps" and d.model.config.num_classes is None
+    assert d.space.shape == (4, 2, 2) and d.prediction == "x0" and d.model.config.num_classes is None
 
     made = ["--checkpoint", "runs/top/top.safetensors", "--count", "3", "--steps", "2"]
     capsys.readouterr()
@@ -290,6 +315,29 @@ def test_evaluate_draws_classes_as_often_as_the_data_has_them(capsys, monkeypatc
     assert torch.equal(torch.bincount(asked[0], minlength=len(classes)), 2 * expected)
 
 
+def test_classes_are_matched_by_their_names(capsys, monkeypatch):
+    """A network of an edition that sorted folders as text knows "10" as its second class; the data has it third."""
+    for k, name in enumerate(("1", "2", "10", "20")):
+        Path("digits", name).mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(np.full((8, 8, 3), 60 * k, np.uint8)).save(f"digits/{name}/{i}.png")
+    file = denoiser(Path("c.safetensors"), num_classes=4, classes=("1", "10", "2", "20"), data="digits")
+    asked = []
+    monkeypatch.setattr(
+        Denoiser, "generate", lambda d, n, **k: asked.append(k["label"]) or torch.zeros(n, 3, 8, 8).byte()
+    )
+    data = load_data("digits", 8)
+    words = ["evaluate", "--checkpoint", str(file), "--count", str(len(data)), "--steps", "1"]
+    assert main.main(words) == 0 and data.classes == ("1", "2", "10", "20")
+    expected = torch.bincount(data.labels, minlength=4)[[0, 2, 1, 3]]
+    assert torch.equal(torch.bincount(asked[0], minlength=4), expected) and expected.unique().numel() > 1
+    d = load_denoiser(file)
+    assert [d.labels(label, 1).item() for label in ("2", 2, "10", 1, "0")] == [2, 2, 1, 1, 0]
+    Path("digits/20").rename("digits/30")
+    assert main.main(words) == 2
+    assert "digits has the class '30', which the model was not trained with: 1, 10, 2, 20" in capsys.readouterr().err
+
+
 def test_edit_redraws_a_picture_and_fills_in_what_a_mask_shows(model, capsys, monkeypatch):
     """A picture that is wide, and a mask of it: the middle square of both is taken."""
     picture = np.zeros((20, 40, 3), np.uint8)
@@ -412,15 +460,15 @@ MISTAKES = {
         "a.safetensors: no such checkpoint",
     ),
     "unknown data": ([*TRAIN, "--data", "cats", "--steps", 1], "there is no data called 'cats'"),
-    "size 0": ([*TRAIN, "--size", 0, "--steps", 1], "size=0"),
+    "size 0": ([*TRAIN, "--size", 0, "--steps", 1], "--size 0; expected 8 or more"),
     "size 9": ([*TRAIN, "--size", 9, "--steps", 1], "multiples of 2"),
     "size of an autoencoder": (["train", "autoencoder", *TINY, "--steps", 1, "--size", 34], "f=4"),
     "small for the perceptual loss": (["train", "autoencoder", *TINY, "--steps", 1], "perceptual"),
-    "no steps": ([*TRAIN, "--steps", 0], "steps=0"),
+    "no steps": ([*TRAIN, "--steps", 0], "--steps 0; expected more than 0"),
     "no batch": ([*TRAIN, "--steps", 1, "--batch-size", 0], "--batch-size 0"),
     "no rate": ([*TRAIN, "--steps", 1, "--lr", -1], "--lr -1"),
     "no grids": ([*TRAIN, "--steps", 1, "--sample-every", 0], "--sample-every 0"),
-    "no parts": ([*TRAIN, "--steps", 1, "--accumulate", 0], "accumulate=0"),
+    "no parts": ([*TRAIN, "--steps", 1, "--accumulate", 0], "--accumulate 0; expected more than 0"),
     "uneven parts": ([*TRAIN, "--steps", 1, "--accumulate", 3], "accumulate=3"),
     "texts in pixels": (["train", "text2image", "--data", "scenes", "--steps", 1], "--autoencoder FILE goes with"),
     "a CLIP in parts": (
@@ -432,7 +480,10 @@ MISTAKES = {
     "a name that is none": ([*TRAIN, "--steps", 1, "--name", "My Run"], "record name 'My Run' is no file name"),
     "unknown profile": ([*TRAIN, "--steps", 1, "--profile", "tpu"], "profile 'tpu'"),
     "compare: data": (["compare", "--data", "cats"], "there is no data called 'cats'"),
-    "compare: budget": (["compare", "--data", "scenes", "--limit", 40, "--budget", 0], "budget=0"),
+    "compare: budget": (
+        ["compare", "--data", "scenes", "--limit", 40, "--budget", 0],
+        "--budget 0; expected more than 0",
+    ),
     "compare: few": (["compare", "--data", "scenes", "--limit", 4], "scenes has 4 training"),
     "compare: size": (["compare", "--data", "scenes", "--size", 36], "multiple of 8"),
     "unknown name": (["sample", "--pretrained", "best"], "no pretrained checkpoint 'best'"),
@@ -447,8 +498,8 @@ MISTAKES = {
     "cost: a system's batch": (["cost", "--system", "sdxl", "--batch-size", 2], "leave it out with --system"),
     "cost: a system's profile": (["cost", "--system", "sd3", "--profile", "cpu"], "leave it out with --system"),
     "data: none": (["data", "--count", 0], "--count 0"),
-    "data: limit": (["data", "--data", "scenes", "--limit", 0], "limit=0"),
-    "data: folder": (["data", "--data", "."], "holds no pictures"),
+    "data: limit": (["data", "--data", "scenes", "--limit", 0], "--limit 0; expected more than 0"),
+    "data: folder": (["data", "--data", ".", "--out", "../x.png"], "holds no pictures"),
     "data: out": (["data", "--data", "scenes", "--out", ".."], "--out .. is a folder"),
 }
 
@@ -470,8 +521,8 @@ def test_a_mistake_is_one_line(mistake, capsys):
         (["sample", "--label", "3"], "no class '3'"),
         (["sample", "--label", "-1"], "no class '-1'"),
         (["sample", "--steps", 1001], "steps=1001"),
-        (["sample", "--steps", 0], "steps=0"),
-        (["sample", "--eta", 2, "--method", "ddim"], "eta=2"),
+        (["sample", "--steps", 0], "--steps 0; expected more than 0"),
+        (["sample", "--eta", 2, "--method", "ddim"], "--eta 2; expected 1 or less"),
         (["sample", "--eta", 0.5], "only 'ddim' has an eta"),
         (["evaluate", "--count", 0], "--count 0"),
         (["evaluate", "--steps", 1001], "trained with 3 classes"),
@@ -486,10 +537,10 @@ def test_a_mistake_with_a_model_is_one_line(words, says, model, capsys):
 @pytest.mark.parametrize(
     "words, says",
     [
-        (["--strength", 0], "strength=0.0; expected more than 0"),
-        (["--strength", 1.5], "strength=1.5"),
+        (["--strength", 0], "--strength 0; expected more than 0"),
+        (["--strength", 1.5], "--strength 1.5; expected 1 or less"),
         (["--strength", 0.01], "from 1 to 10, the levels up to strength=0.01"),
-        (["--strength", 0.5, "--steps", 0], "steps=0"),
+        (["--strength", 0.5, "--steps", 0], "--steps 0; expected more than 0"),
         (["--strength", 0.5, "--count", 0], "--count 0; expected more than 0"),
         (["--strength", 0.5, "--label", "moon"], "no class 'moon'"),
         (["--strength", 0.5, "--prompt", "a moon"], "leave the prompt out"),
@@ -521,9 +572,7 @@ def test_a_mistake_in_editing_is_one_line_before_any_work(words, says, model, ca
 
 def test_one_edit_is_made_at_a_time(model):
     for words in ([], ["--strength", "0.5", "--mask", "m.png"], ["--strength", "0.5", "--source", "star"]):
-        with pytest.raises(SystemExit) as left:
-            main.main(["edit", "--checkpoint", model, "--picture", "p.png", *words])
-        assert left.value.code == 2
+        assert main.main(["edit", "--checkpoint", model, "--picture", "p.png", *words]) == 2
 
 
 def test_a_model_without_classes_takes_no_label_and_one_without_data_asks_for_it(capsys):
@@ -541,6 +590,8 @@ def test_files_that_are_no_denoisers_are_one_line(capsys):
     file = denoiser(Path("u.safetensors"))
     words = ["train", "latent", *TINY, "--steps", "1", "--autoencoder"]
     assert "expected an autoencoder's checkpoint" in refused(capsys, *words, file)
+    said = refused(capsys, *words, "a.safetensors", "--prediction", "eps")
+    assert "prediction 'eps' with the cosine schedule" in said and "take prediction 'v'" in said
 
 
 def test_a_folder_of_another_run_is_one_line(capsys):

@@ -9,7 +9,17 @@ from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldm_course.diffusion.schedules import PREDICTIONS, Schedule, add_noise, make_schedule, target, to_eps, to_v, to_x0
+from ldm_course.diffusion.schedules import (
+    PREDICTIONS,
+    Schedule,
+    add_noise,
+    check_invertible,
+    make_schedule,
+    target,
+    to_eps,
+    to_v,
+    to_x0,
+)
 
 NAMES = ("linear", "sqrt_linear", "cosine")
 
@@ -235,3 +245,19 @@ def test_mistakes_are_named_in_one_line(call, says):
     with pytest.raises(ValueError) as error:
         call()
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("name", ["linear", "sqrt_linear", "cosine", "flow"])
+def test_what_cannot_be_inverted_at_the_first_step_is_refused_where_nothing_is_clipped(name, prediction):
+    """An answer that is off by 1e-3 puts x0 at the last index off by more than 1, for eps on two schedules of four."""
+    schedule, one = make_schedule(name), torch.ones(1, dtype=torch.float64)
+    off = to_x0(one * 1.001, one, 999, schedule, prediction) - to_x0(one, one, 999, schedule, prediction)
+    check_invertible(schedule, prediction, clip_x0=True)
+    if prediction == "eps" and name in ("cosine", "flow"):
+        assert off.abs() > 1
+        with pytest.raises(ValueError, match=f"prediction 'eps' with the {name} schedule.* take prediction 'v', or"):
+            check_invertible(schedule, prediction, clip_x0=False)
+    else:
+        assert off.abs() < 1
+        check_invertible(schedule, prediction, clip_x0=False)

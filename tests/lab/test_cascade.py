@@ -43,7 +43,8 @@ def test_each_smaller_stage_sees_twice_the_images_and_a_row_says_what_it_cost(ou
 
 
 def _flops(stage):
-    from ldm_course.config import UNetConfig, from_stored
+    from ldm_course.checks import from_stored
+    from ldm_course.config import UNetConfig
 
     return unet_flops(from_stored(UNetConfig, stage["network"]), stage["size"]).total
 

@@ -283,7 +283,7 @@ def test_what_cannot_work_is_refused_in_one_line_and_writes_nothing(options, say
 def test_a_file_in_the_way_is_noticed_before_and_not_after(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_announcement", lambda setting: pytest.fail("it began"))
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(ValueError, match="is a file; expected a folder"):
+    with pytest.raises(ValueError, match="takes no files"):
         compare("scenes", SMOKE, limit=COUNT, out=tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
 

@@ -1,6 +1,7 @@
 """Records: what is written is what is read, with its provenance, and never with this machine's folders."""
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -149,10 +150,11 @@ def test_what_json_cannot_hold_is_named():
     [
         ('{"schema": 1, "na', "cannot be read"),
         ("", "cannot be read"),
-        ("[1, 2]", "no run record"),
-        ('{"results": {}}', "no run record"),
-        ('{"schema": 1, "name": "x", "kind": "train"}', "lacks date, commit, command"),
-        ('{"schema": 999}', "schema 999, this package reads 1; update"),
+        ("[1, 2]", "expected an object"),
+        ('{"results": {}}', "schema is missing"),
+        ('{"schema": 1, "name": "x", "kind": "train"}', "date is missing"),
+        ('{"schema": 999}', r"schema=999; expected 1 or less.* newer than this package, update"),
+        ("[" * 100_000, "recursion limit"),
     ],
 )
 def test_a_broken_file_gives_one_clear_line(text, says, tmp_path):
@@ -360,3 +362,27 @@ def test_a_page_goes_on_without_what_no_kind_of_machine_has_recorded(tmp_path, m
     assert capsys.readouterr().out == ""
     assert if_recorded("pixel", "cost") == [None, None]
     assert capsys.readouterr().out.startswith("cost has not been recorded yet")
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "says"),
+    [
+        ("schema", -1, r"schema=-1; expected 1 or more"),
+        ("schema", "1", r"schema='1'; expected a valid integer"),
+        ("seconds", math.nan, r"seconds=nan; expected a finite number"),
+        ("seconds", -2, r"seconds=-2; expected 0 or more"),
+        ("results", [], r"results=\[\]; expected an object"),
+        ("results", {"a": [1, {"b": math.nan}]}, r"a number in it is NaN or infinite"),
+        ("machine", "a large one", r"machine='a large one'; expected an object"),
+        ("machine", {"cpu": "x", "threads": 0}, r"machine\.threads=0; expected more than 0"),
+        ("date", "yesterday", r"date='yesterday'"),
+        ("versions", {"torch": 2}, r"versions\.torch=2; expected a valid string"),
+        ("command", None, r"command=None; expected a valid string"),
+    ],
+)
+def test_a_record_whose_fields_are_of_another_kind_is_one_line(where, value, says, tmp_path):
+    path = save_record(a_record("x"), tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {where: value}))
+    with pytest.raises(ValueError, match=rf"record 'x' cannot be read from x\.json \({says}") as caught:
+        load_record("x", tmp_path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300

@@ -70,6 +70,7 @@ def test_what_was_trained_is_on_the_disk_before_it_is_judged(monkeypatch, capsys
     assert main.main(["train", "pixel", *TINY, "--name", "kept"]) == 2
     assert "no judgement today" in capsys.readouterr().err
     assert load_model("runs/kept/kept.safetensors")[1]["data"] == "scenes"
+    assert load_record("kept", "runs/kept")["results"]["not_judged"] == "no judgement today"
 
 
 def test_an_autoencoder_of_few_pictures_is_kept_without_a_distance():
@@ -89,8 +90,9 @@ def test_a_latent_run_belongs_to_its_autoencoder(capsys):
     first = weights("runs/top/ae.safetensors")
     autoencoder(2)  # another one under the same name
     assert latent() == 2
-    assert "belongs to another run (it differs in objective)" in capsys.readouterr().err
-    Path("runs/top/state.safetensors").unlink()
+    assert "is not the autoencoder that lies at runs/top/ae.safetensors, where it would go" in capsys.readouterr().err
+    for name in ("state", "ae"):
+        Path(f"runs/top/{name}.safetensors").unlink()
     assert latent() == 0
     assert torch.equal(weights("runs/top/ae.safetensors"), weights("ae.safetensors"))
     assert not torch.equal(weights("runs/top/ae.safetensors"), first)
@@ -105,7 +107,7 @@ def test_another_autoencoder_is_not_published_over_the_one_that_is(tmp_path, cap
     autoencoder(2)
     before = published.read_bytes()
     assert latent("--publish", "--out", "runs/new") == 2
-    assert "is not the published ae.safetensors" in capsys.readouterr().err
+    assert "is not the autoencoder that lies at" in capsys.readouterr().err
     assert published.read_bytes() == before and not Path("runs/new").exists()
 
 

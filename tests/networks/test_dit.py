@@ -62,6 +62,10 @@ def test_what_the_other_side_has_not_is_refused():
     theirs = DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=8, num_layers=1, activation_fn="geglu")
     with pytest.raises(ValueError, match="activation_fn='geglu'"):
         interop.dit_from_diffusers(theirs)
+    theirs = DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=8, num_layers=1)
+    theirs.register_to_config(rotary=True)  # as a later version may have it
+    with pytest.raises(ValueError, match="rotary=True, an entry that ours does not know"):
+        interop.dit_from_diffusers(theirs)
 
 
 @torch.no_grad()
@@ -166,9 +170,9 @@ def test_a_dit_is_told_from_a_u_net_by_its_file(tmp_path):
     model = DiT(NETWORK)
     path = checkpoints.save_model(tmp_path / "dit.safetensors", model, half=True)
     assert isinstance(checkpoints.load_model(path)[0], DiT)
-    checkpoints.check_may_replace(path, model)
+    checkpoints.check_may_replace(path, model, "emoji")
     with pytest.raises(ValueError, match="a DiT of another configuration"):
-        checkpoints.check_may_replace(path, DiT(dataclasses.replace(NETWORK, layers=2)))
+        checkpoints.check_may_replace(path, DiT(dataclasses.replace(NETWORK, layers=2)), "emoji")
 
 
 def test_patches_that_do_not_divide_the_data_are_refused():

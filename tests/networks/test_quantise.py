@@ -115,5 +115,5 @@ def test_the_latent_that_is_diffused_is_the_one_before_quantisation(tmp_path):
 
 
 def test_a_codebook_of_one_vector_is_refused():
-    with pytest.raises(ValueError, match="codes=1; a codebook needs at least 2 vectors"):
+    with pytest.raises(ValueError, match="codes=1; expected 2 or more"):
         AutoencoderConfig(codes=1)

@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch._dynamo.utils import counters
 
+from ldm_course import files
 from ldm_course.cli import main
 from ldm_course.config import AutoencoderConfig, TrainConfig, UNetConfig
 from ldm_course.data.pictures import Pictures
@@ -29,6 +30,8 @@ from ldm_course.diffusion.schedules import make_schedule
 from ldm_course.files import all_finite
 from ldm_course.lab import runs
 from ldm_course.lab.records import load_record
+from ldm_course.measure.timing import activation_memory
+from ldm_course.training.memory import bytes_a_picture
 from ldm_course.training.recipes import autoencoder_trainer, denoiser_trainer, finished_autoencoder
 from ldm_course.training.trainer import (
     STATE_FILE,
@@ -123,7 +126,7 @@ def test_a_failed_write_leaves_the_last_state(tmp_path, monkeypatch):
         Path(path).write_bytes(b"half of i")
         raise OSError("disk full")
 
-    monkeypatch.setattr("ldm_course.training.trainer.save_file", breaks)
+    monkeypatch.setattr(files, "save_file", breaks)
     with pytest.raises(OSError):
         t.run(until=3)
     assert [p.name for p in tmp_path.iterdir()] == [STATE_FILE]
@@ -155,6 +158,13 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_the_last_finite_state_is_
     assert again.progress.step == 4 and again.run().step == 20
 
 
+def test_a_critic_that_is_not_a_number_stops_the_run_too(tmp_path):
+    t = trainer("autoencoder", out=tmp_path, log_every=1)
+    t.objective.critic_loss = lambda critic: sum(p.sum() for p in critic.parameters()) * math.nan
+    with pytest.raises(Diverged, match="the critic loss is nan by step 1"):
+        t.run()
+
+
 def test_weights_that_are_not_finite_are_not_saved_over_those_that_are(tmp_path):
     t = trainer(out=tmp_path)
     t.run(until=2)
@@ -165,7 +175,7 @@ def test_weights_that_are_not_finite_are_not_saved_over_those_that_are(tmp_path)
     assert (tmp_path / STATE_FILE).read_bytes() == before
     tensors = load_file(tmp_path / STATE_FILE)
     with safe_open(tmp_path / STATE_FILE, "pt") as file:
-        meta = file.metadata()
+        meta = {k: v for k, v in file.metadata().items() if k != "checksum"}
     tensors["model.conv_in.bias"][0] = math.nan
     save_file(tensors, tmp_path / STATE_FILE, metadata=meta)
     with pytest.raises(ValueError, match="holds NaN or infinity"):
@@ -189,7 +199,9 @@ def test_a_run_may_go_on_from_weights_alone():
 
 
 def test_what_a_process_killed_while_writing_left_behind_is_removed(tmp_path):
-    (tmp_path / f".{STATE_FILE}.1234567.tmp").write_bytes(b"half of i")
+    left = tmp_path / f".new-{files._MACHINE}-4194305-x"  # of a process that there cannot be
+    left.mkdir()
+    (left / STATE_FILE).write_bytes(b"half of i")
     trainer(out=tmp_path).run(until=1)
     assert [p.name for p in tmp_path.iterdir()] == [STATE_FILE]
 
@@ -542,3 +554,144 @@ def test_the_state_says_what_it_is_without_a_pickle(tmp_path):
 
 if __name__ == "__main__":
     killable(*sys.argv[1:])
+
+
+# --------------------------------------------------------------------------------------------- what a state may say
+
+
+def rewritten(path, **changes):
+    """The state in this folder with other metadata; None: without it."""
+    tensors = load_file(path / STATE_FILE)
+    with safe_open(path / STATE_FILE, "pt") as file:
+        meta = {k: v for k, v in file.metadata().items() if k != "checksum"} | changes
+    save_file(tensors, path / STATE_FILE, metadata={k: v for k, v in meta.items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"progress": None}, "progress is missing"),
+        ({"progress": "[]"}, r"progress=\[\]; expected a dictionary"),
+        ({"progress": '{"step": -3}'}, r"progress\.step=-3; expected 0 or more"),
+        ({"progress": '{"step": 1.5}'}, r"progress\.step=1\.5; expected a valid integer"),
+        ({"progress": '{"images": "many"}'}, r"progress\.images='many'"),
+        ({"progress": '{"seconds": NaN}'}, r"progress\.seconds=nan; expected a finite number"),
+        ({"progress": '{"history": [1]}'}, r"progress\.history\.0=1; expected"),
+        ({"progress": '{"mood": "good"}'}, r"progress\.mood='good'; no such entry"),
+        ({"progress": "[" * 100_000}, ".*recursion limit"),
+        ({"identity": "[]"}, r"identity=\[\]; expected"),
+        ({"identity": None}, "identity is missing"),
+        ({"scaler": '"large"'}, r"scaler='large'; expected"),
+    ],
+)
+def test_a_state_that_says_what_none_can_is_refused_in_one_line(changes, says, tmp_path):
+    trainer(out=tmp_path).run(until=1)
+    rewritten(tmp_path, **changes)
+    with pytest.raises(ValueError, match=rf"{STATE_FILE} cannot be read \({says}.*delete it") as error:
+        trainer(out=tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_a_state_without_a_weight_or_with_another_shape_is_refused_before_any_is_taken(tmp_path):
+    trainer(out=tmp_path).run(until=1)
+    whole = load_file(tmp_path / STATE_FILE)
+    with safe_open(tmp_path / STATE_FILE, "pt") as file:
+        meta = {k: v for k, v in file.metadata().items() if k != "checksum"}
+    for change, says in (
+        (lambda s: s.pop("model.conv_in.weight"), "these weights lack model.conv_in.weight, unlike this run"),
+        (lambda s: s.update(x=torch.zeros(1)), "these weights have x"),
+        (lambda s: s.update({"ema.n_averaged": torch.zeros(3)}), r"n_averaged has the shape \(3,\)"),
+    ):
+        state = dict(whole)
+        change(state)
+        save_file(state, tmp_path / STATE_FILE, metadata=meta)
+        with pytest.raises(ValueError, match=says):
+            trainer(out=tmp_path)
+
+
+# -------------------------------------------------------------------------------------------------------- precision
+
+
+def test_fp16_on_a_cpu_is_refused():
+    with pytest.raises(ValueError, match="'fp16' needs a GPU"):
+        trainer(config={"precision": "fp16"}, device="cpu")
+
+
+def test_one_process_trains_in_any_order_of_precisions(monkeypatch):
+    """In fp16 too, which a CPU may try here: its losses are scaled up, and its gradients clipped as in float32."""
+    monkeypatch.setattr("ldm_course.training.trainer.chosen_precision", lambda asked, device: asked)
+    norms = {}
+    for precision in ("no", "fp16", "bf16", "fp16", "no"):
+        t = trainer(config={"precision": precision}, device="cpu", log_every=1)
+        assert (t.accelerator.scaler is not None) == (precision == "fp16")
+        norms.setdefault(precision, []).append([entry["grad_norm"] for entry in t.run(until=3).history])
+    assert norms["no"][0] == norms["no"][1] and norms["fp16"][0] == norms["fp16"][1]
+    for precision in ("fp16", "bf16"):
+        assert norms[precision][0] != norms["no"][0]
+        assert torch.tensor(norms[precision][0]).allclose(torch.tensor(norms["no"][0]), rtol=0.1)
+
+
+# ----------------------------------------------------------------------------------------------------------- memory
+
+
+class Exhausts(Breaks):
+    """An objective for which the memory is too small from a step on."""
+
+    def __call__(self, *args, **options):
+        self.left -= 1
+        if self.left < 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self.objective(*args, **options)
+
+
+def test_an_out_of_memory_saves_first_and_says_what_to_lower_and_to_what(tmp_path):
+    t = trainer(out=tmp_path, config={"steps": 20})
+    t.objective = Exhausts(t.objective, 3)
+    says = r"with 8 pictures at once; take batch_size=4, or accumulate=2, .* the state of step 3 is saved in"
+    with pytest.raises(ValueError, match=says):
+        t.run()
+    again = trainer(out=tmp_path, config={"steps": 20})
+    assert again.progress.step == 3
+    plain = trainer(config={"steps": 20})
+    plain.run()
+    again.run()
+    assert all(torch.equal(value, weights(plain)[name]) for name, value in weights(again).items())
+
+
+def test_an_out_of_memory_amid_a_step_saves_nothing(tmp_path):
+    """Some weights have been changed, and others not: the state before the step is the one that counts."""
+    t = trainer("autoencoder", out=tmp_path, save_every=1)
+    t.run(until=1)
+
+    def exhausts(critic):
+        raise torch.OutOfMemoryError("out of memory")
+
+    t.objective.critic_loss = exhausts
+    with pytest.raises(ValueError, match="out of memory with 8 pictures at once") as error:
+        t.run()
+    assert "is saved" not in str(error.value)
+    assert trainer("autoencoder", out=tmp_path).progress.step == 1
+
+
+def test_other_errors_of_a_step_are_left_as_they_are():
+    t = trainer()
+    t.objective.loss = lambda *args: torch.zeros(2, 3) @ torch.zeros(2, 3)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        t.run()
+
+
+def test_a_batch_is_reckoned_from_one_picture_and_refused_beforehand(monkeypatch):
+    t = trainer()
+    before = weights(t)
+    each = bytes_a_picture(t)
+    x, label = torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.int64)
+    model = t.accelerator.unwrap_model(t.model)
+    with t.autocast():
+        own = activation_memory(model, x, label, label).saved
+    assert 1 <= each / own < 1.2  # and what the loss keeps
+    assert all(torch.equal(value, before[name]) for name, value in weights(t).items())
+    for module in ("ldm_course.training.memory", "ldm_course.device"):
+        monkeypatch.setattr(f"{module}.free_memory", lambda device: 3 * each)
+    with pytest.raises(ValueError, match=r"the activations of 8 pictures at once take .* take batch_size=3 or less"):
+        t.check_memory()
+    trainer(config={"batch_size": 2}).check_memory()

@@ -16,7 +16,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ... import checkpoints
@@ -24,7 +23,7 @@ from ...config import AutoencoderConfig, TrainConfig
 from ...data.pictures import Pictures
 from ...denoiser import Denoiser
 from ...device import native_precision
-from ...files import MACHINES, place_of, written_whole
+from ...files import MACHINES, load_tensors, place_of, save_tensors, written_whole
 from ...measure import distances
 from ...measure.timing import Timing, machine_rates, time_call
 from ...page import plotting
@@ -50,6 +49,7 @@ class Run:
     seconds: float
     device: torch.device
     keep: Callable[[dict], object] = lambda results: None
+    new: Path | None = None  # where its picture and its weights wait for the record; None: nowhere
 
     @property
     def scale(self) -> Scale:
@@ -70,14 +70,20 @@ class Run:
 
     @property
     def picture(self) -> Path:
-        return place_of("picture", self.name, self.out)
+        return self.written("picture")
+
+    def written(self, kind: str) -> Path:
+        """Where the stage is to write its own file of that kind, one of `files.PLACES`."""
+        return place_of(kind, self.name, self.new or self.out)
 
     def weights(self, stage: str | None = None) -> Path:
         """Where this stage's weights go, or where those of another one are: of this run, stored, of a larger machine,
         which trains the same networks for longer, or, if there are no others, of a smaller one. ValueError if they are
         nowhere."""
-        here = place_of("weights", record_name(stage or self.stage, self.profile), self.out)
-        if stage is None or here.is_file():
+        if stage is None:
+            return self.written("weights")
+        here = place_of("weights", record_name(stage, self.profile), self.out)
+        if here.is_file():
             return here
         for name in (*names_of(stage, self.profile), *(f"{stage}-{kind}" for kind in MACHINES)):
             if (stored := place_of("weights", name)).is_file():
@@ -246,9 +252,9 @@ def found_once(folder: Path, find: Callable[[], tuple[Any, Tensor]]) -> tuple[An
     after a stop, what was kept of it. Once it is kept, the training's state, which is large, is of no more use."""
     kept, samples = folder / "found.json", folder / "samples.safetensors"
     if kept.is_file():
-        return json.loads(kept.read_text()), load_file(samples)["images"]
+        return json.loads(kept.read_text()), load_tensors(samples)[0]["images"]
     found, images = find()
-    save_file({"images": images}, samples)
+    save_tensors(samples, {"images": images})
     with written_whole(kept) as path:
         path.write_text(json.dumps(found))
     (folder / STATE_FILE).unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import partial
 
+from ...files import written_whole
 from ..compare import compare
 from .base import Run, Stage, minutes
 
@@ -13,7 +14,8 @@ def comparison(run: Run, data: str) -> dict:
     """`compare` as a stage: its own record is taken over whole."""
     out = run.folder
     record = compare(data, run.profile, out=out, command=f"ldm-course reference --stage {run.stage}")
-    shutil.copy(out / "quality.png", run.picture)
+    with written_whole(run.picture) as picture:
+        shutil.copyfile(out / "quality.png", picture)
     data = record["results"]["data"] | {"source": record["data_source"]}
     return record["results"] | {"data": data}
 

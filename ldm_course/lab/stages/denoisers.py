@@ -18,6 +18,7 @@ from ...data.loaders import load_data
 from ...data.pictures import Pictures
 from ...diffusion.objectives import DenoisingObjective, mean_loss
 from ...diffusion.schedules import make_schedule
+from ...files import place_of, written_whole
 from ...measure import distances
 from ...measure.complexity import count_parameters, unet_flops
 from ...measure.copying import copying
@@ -154,9 +155,9 @@ class Training:
 
 def put_beside(run: Run, weights: Path) -> None:
     """Copies an autoencoder's weights to where the run's own go, which name them."""
-    beside = run.weights().with_name(weights.name)
-    if beside != weights:
-        shutil.copy(weights, beside)
+    if weights != place_of("weights", weights.stem, run.out):
+        with written_whole(run.weights().with_name(weights.name)) as beside:
+            shutil.copyfile(weights, beside)
 
 
 def _denoiser_results(

@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ... import checkpoints
@@ -19,7 +18,7 @@ from ...data.pictures import Pictures, to_float
 from ...device import native_precision
 from ...diffusion.objectives import DenoisingObjective, mean_loss
 from ...diffusion.schedules import make_schedule
-from ...files import written_whole
+from ...files import load_tensors, save_tensors, written_whole
 from ...measure import distances, stability
 from ...measure.denoising import LinearDenoiser, against_noise
 from ...measure.timing import training_step
@@ -71,7 +70,8 @@ def seeds(run: Run, data: str, size: int, autoencoder: str, rates: tuple[int, ..
             print(f"  {row}: {_end_of(rows[-1])}", flush=True)
     first = _first(rows, "pixel")["points"][-1]
     drew = [row for row in rows if row["points"]]
-    save_grid(run, torch.cat([load_file(_folder_of(run, row) / "samples.safetensors")["images"] for row in drew]))
+    samples = [load_tensors(_folder_of(run, row) / "samples.safetensors")[0]["images"] for row in drew]
+    save_grid(run, torch.cat(samples))
     return {
         "data": about(train, test),
         "first_stage": first_stage,
@@ -161,7 +161,7 @@ def _one_seed(run: Run, place: Place, reference: distances.Reference, row: dict,
         "curves": {name: _in_blocks(curve) for name, curve in curves.items()},
     }
     if points:
-        save_file({"images": training.drawn(8)}, folder / "samples.safetensors")
+        save_tensors(folder / "samples.safetensors", {"images": training.drawn(8)})
     with written_whole(folder / "row.json") as path:
         path.write_text(json.dumps(found))
     (folder / STATE_FILE).unlink(missing_ok=True)  # large, and of no more use

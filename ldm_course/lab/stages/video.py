@@ -15,7 +15,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ... import checkpoints
@@ -25,7 +24,7 @@ from ...data.latents import Latents
 from ...data.pictures import to_float, to_uint8
 from ...denoiser import Denoiser
 from ...diffusion.schedules import make_schedule
-from ...files import place_of, written_whole
+from ...files import load_tensors, save_tensors, written_whole
 from ...measure import coherence
 from ...measure.clip_cost import ClipCounts, savings, video_unet_flops
 from ...measure.complexity import autoencoder_flops, count_parameters, unet_flops
@@ -91,9 +90,8 @@ class Side:
         path = self.run.folder / f"features-{self.size}.safetensors"
         if not path.is_file():
             found = coherence.clip_features(self.train.clips[:most], device=self.run.device)
-            with written_whole(path) as temporary:
-                save_file({k: v.contiguous() for k, v in vars(found).items()}, temporary)
-        return coherence.ClipReference(coherence.ClipFeatures(**load_file(path)), device=self.run.device)
+            save_tensors(path, vars(found))
+        return coherence.ClipReference(coherence.ClipFeatures(**load_tensors(path)[0]), device=self.run.device)
 
     def row(self, method: str, make: Callable[[], tuple[dict, Tensor]]) -> tuple[dict, Tensor]:
         """What is to be said of a method and of its clips, and some of them; or what was kept of that. `make` gives the
@@ -102,7 +100,7 @@ class Side:
         name = f"{method.replace(' ', '-')}-{self.size}"
         kept, samples = folder / f"{name}.json", folder / f"{name}.safetensors"
         if kept.is_file():
-            return json.loads(kept.read_text()), load_file(samples)["clips"]
+            return json.loads(kept.read_text()), load_tensors(samples)[0]["clips"]
         about, clips = make()
         found = coherence.coherence(clips, self.reader)
         row = {
@@ -119,8 +117,7 @@ class Side:
         said = ", ".join(f"{k} {v.mean:.3g}" for k, v in found.items())
         print(f"  {self.size}, {method}: {said}, KD-E of changes {row['quality']['changes']['kd_e']:.3f}", flush=True)
         some = clips[:SHOWN].contiguous()
-        with written_whole(samples) as path:
-            save_file({"clips": some}, path)
+        save_tensors(samples, {"clips": some})
         with written_whole(kept) as path:
             path.write_text(json.dumps(row))
         return row, some
@@ -327,7 +324,7 @@ def _show(run: Run, rows: list[tuple[dict, Tensor]]) -> None:
     shown = {row["method"]: clips for row, clips in rows if row["size"] == SIZE}
     clips = torch.cat([shown[method] for method in ON_FILM])  # (rows x SHOWN, F, 3, H, W)
     frames = np.stack([np.asarray(plotting.grid_image(frame, SHOWN, scale=1)) for frame in clips.unbind(1)])
-    with written_whole(place_of("film", run.name, run.out)) as path:
+    with written_whole(run.written("film")) as path:
         path.write_bytes(films.sheet(frames))
 
 

@@ -1,0 +1,278 @@
+"""What happens to files, folders, memory and texts: one line, exit status 2, and nothing is lost."""
+
+import argparse
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_cli import TINY, denoiser, place, refused  # noqa: F401
+
+from ldm_course.checkpoints import load_denoiser
+from ldm_course.cli import data as data_command
+from ldm_course.cli import main, mishaps
+from ldm_course.data.folders import LeftOut
+from ldm_course.data.loaders import load_data
+from ldm_course.denoiser import Denoiser
+from ldm_course.lab import compare as comparing
+from ldm_course.lab.records import load_record
+from ldm_course.page import plotting
+from ldm_course.training.trainer import Trainer
+
+ENV = os.environ | {"OMP_NUM_THREADS": "1", "LDM_PROFILE": "smoke"}
+
+
+def pictures(folder, *names):
+    for i, name in enumerate(names):
+        path = os.path.join(os.fsencode(folder), name if isinstance(name, bytes) else name.encode())
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            Image.fromarray(np.full((8, 8, 3), 9 * i, np.uint8)).save(file, "PNG")
+    return Path(folder)
+
+
+# ------------------------------------------------------------------------------------- before any work
+
+BLOCKED = {
+    "sample": ["sample", "--checkpoint", "m.safetensors"],
+    "edit": ["edit", "--checkpoint", "m.safetensors", "--picture", "p.png", "--strength", 0.5],
+    "data": ["data", "--data", "scenes"],
+    "train": ["train", "pixel", *TINY, "--steps", 1],
+    "compare": ["compare", "--data", "scenes"],
+    "gallery": ["gallery"],
+    "reference": ["reference", "--stage", "cost"],
+}
+
+
+@pytest.mark.parametrize("command", BLOCKED)
+def test_where_nothing_can_be_written_is_found_out_before_any_work(command, capsys, monkeypatch):
+    denoiser(Path("m.safetensors"))
+    Image.new("RGB", (8, 8)).save("p.png")
+    Path("file").write_text("")
+    for work in ((Denoiser, "generate"), (Denoiser, "redraw"), (Trainer, "run"), (data_command, "load_data")):
+        monkeypatch.setattr(*work, lambda *a, **k: pytest.fail("it began to work"))
+    monkeypatch.setattr(comparing, "load_data", lambda *a, **k: pytest.fail("it read the data"))
+    ends = "/x.png" if command in ("sample", "edit", "data") else ""
+    for out in ("file", "/proc/none"):
+        assert "takes no files" in refused(capsys, *BLOCKED[command], "--out", f"{out}{ends or '/below'}")
+
+
+@pytest.mark.parametrize("name, says", [("x.jpg", "such as x.png"), ("m.safetensors", "such as m.png")])
+def test_pictures_are_png(name, says, capsys):
+    denoiser(Path("m.safetensors"))
+    assert says in refused(capsys, "sample", "--checkpoint", "m.safetensors", "--out", name)
+
+
+def test_an_empty_name_is_no_name(capsys):
+    assert "--data is empty" in refused(capsys, "data", "--data", "")
+    denoiser(Path("m.safetensors"), data="scenes")
+    words = ["evaluate", "--checkpoint", "m.safetensors", "--steps", 1]
+    assert "--data is empty" in refused(capsys, *words, "--data", "")
+    assert "--name is empty" in refused(capsys, "train", "pixel", *TINY, "--steps", 1, "--name", "")
+    assert "--out is empty" in refused(capsys, "data", "--out", "")
+    with pytest.raises(ValueError, match="the name of the data is empty"):
+        load_data("")  # which pathlib takes for the current folder
+
+
+def test_what_a_command_writes_does_not_become_data_or_replace_its_source(capsys):
+    folder = pictures("cats", "a.png", "b.png")
+    for command in (["train", "pixel", "--steps", 1, "--size", 8], ["data"], ["compare"]):
+        out = "cats/x.png" if command == ["data"] else "cats/out"
+        assert "lies in the folder of the data" in refused(capsys, *command, "--data", folder, "--out", out)
+    denoiser(Path("m.safetensors"))
+    words = ["edit", "--checkpoint", "m.safetensors", "--picture", "cats/a.png", "--strength", 0.5]
+    assert "is what the picture is made from" in refused(capsys, *words, "--out", "cats/a.png")
+
+
+# ------------------------------------------------------------------------------ nothing else is written over
+
+
+def test_no_training_writes_over_another(capsys):
+    first = ["train", "autoencoder", *TINY, "--perceptual", "0", "--steps", "1"]
+    assert main.main([*first, "--name", "x", "--out", "d"]) == 0
+    latent = ["train", "latent", *TINY, "--steps", 1, "--autoencoder", "d/x.safetensors"]
+    assert "--name x is that of the autoencoder's file" in refused(capsys, *latent, "--name", "x", "--out", "d")
+    assert "--name x is that of the autoencoder's file" in refused(capsys, *latent, "--name", "x", "--out", "e")
+    shutil.copy("d/x.json", "d/y.json")
+    text = (
+        Path("d/y.json").read_text().replace('"name": "x"', '"name": "y"').replace('"kind": "train"', '"kind": "cost"')
+    )
+    Path("d/y.json").write_text(text)
+    pixel = ["train", "pixel", *TINY, "--steps", 1]
+    assert "the record of another kind of run, 'cost'" in refused(capsys, *pixel, "--name", "y", "--out", "d")
+    assert main.main([*first, "--name", "x", "--out", "f", "--seed", "1"]) == 0
+    assert main.main([*map(str, latent), "--name", "top", "--out", "g"]) == 0
+    other = [*latent[:-1], "f/x.safetensors", "--name", "new", "--out", "g"]
+    assert "f/x.safetensors is not the autoencoder that lies at g/x.safetensors" in refused(capsys, *other)
+    shutil.copy("f/x.safetensors", "g/x.safetensors")
+    with pytest.raises(ValueError, match="was trained with another autoencoder"):
+        load_denoiser("g/top.safetensors")
+
+
+def test_no_comparison_writes_over_another(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(comparing, "_compare", lambda setting, out, *a: pytest.fail("it began"))
+    out, setting = Path("c"), comparing.make_setting("scenes", comparing.profiles.profile(), None, 1.0, 40, 0)
+    out.mkdir()
+    (out / "report.md").write_text("mine")
+    words = ["compare", "--data", "scenes", "--limit", 40, "--budget", 1, "--out", out]
+    assert "c/report.md is there, and is of no comparison" in refused(capsys, *words)
+    results = {"data": {"train": 40, "test": len(setting.test)}, "budget_seconds": 1.0}
+    options = {"command": "x", "seconds": 1, "seed": 0, "data_source": setting.train.source}
+    record = comparing.make_record("compare-scenes-32-smoke", "compare", results, **options)
+    comparing.save_record(record, out)
+    comparing._check_may_replace(out, setting)  # the same again may
+    assert "a comparison that differs in the budget" in refused(capsys, *words[:-3], 2, "--out", out)
+    assert "differs in the seed" in refused(capsys, *words, "--seed", 1)
+    comparing.save_record(record | {"name": "compare-emoji-32-smoke"}, out)
+    assert "holds the comparison compare-emoji-32-smoke, and this one is" in refused(capsys, *words)
+
+
+# ---------------------------------------------------------------------------------------------- folders
+
+
+def test_a_folder_says_what_it_leaves_out_and_orders_classes_as_numbers(tmp_path):
+    folder = pictures(tmp_path / "pets", *(f"{k}/{i}.png" for k in (1, 2, 10, 20) for i in range(5)))
+    assert load_data(folder, 8).classes == ("1", "2", "10", "20")
+    elsewhere = pictures(tmp_path / "elsewhere", "a.png", "b.png")
+    (folder / "3").symlink_to(elsewhere)
+    (folder / "3" / "up").symlink_to(folder)  # round in circles
+    both = [load_data(folder, 8, split) for split in ("train", "test")]
+    assert both[0].classes == ("1", "2", "3", "10", "20") and sum(map(len, both)) == 22
+    pictures(folder, "cover.png", "2/.hidden.png")
+    for name in ("a.heic", "b.svg", "1/notes.txt"):
+        (folder / name).write_text("")
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere")
+    with pytest.warns(LeftOut) as told:
+        assert load_data(folder, 8).classes == ("1", "2", "3", "10", "20")
+    (line,) = {str(warning.message) for warning in told}
+    for words in (
+        "3 of a format that is not read (such as a.heic)",
+        "1 hidden (such as 2/.hidden.png)",
+        "1 a link that leads nowhere, or no file (such as gone.png)",
+        "1 beside the folders of classes (such as cover.png)",
+        "1 a folder that another link had led to (such as 3/up)",
+    ):
+        assert words in line and "\n" not in line
+
+
+def test_a_few_pictures_in_sub_folders_are_no_classes_and_that_is_told(tmp_path, capsys):
+    folder = pictures(tmp_path / "mixed", *(f"{i}.png" for i in range(6)), "more/a.png", "more/b.png")
+    with pytest.warns(LeftOut, match="no classes, since 2 pictures lie in sub-folders"):
+        assert load_data(folder, 8).classes is None
+    assert main.main(["data", "--data", str(folder), "--size", "8"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("note: ") == 1 and "UserWarning" not in err and "LeftOut" not in err
+
+
+@pytest.mark.parametrize("odd", [b"caf\xe9", b"a$b_{$", b"line\nbreak", "ünï ✨".encode(), b"\x1b[31mred"])
+def test_any_name_is_read_recorded_and_shown(odd, tmp_path, capsys):
+    folder = pictures(os.fsdecode(bytes(tmp_path) + b"/" + odd), *(odd + b"/%d.png" % i for i in range(12)))
+    pictures(folder, *(b"plain/" + odd + b"%d.png" % i for i in range(12)))
+    words = ["--data", str(folder), "--size", "8"]
+    assert main.main(["data", *words]) == 0
+    assert main.main(["train", "pixel", *words, "--steps", "1", "--batch-size", "4", "--name", "t", "--out", "t"]) == 0
+    record = load_record("t", "t")
+    assert record["data_source"].encode() and "\n" not in record["data_source"]
+    d = load_denoiser("t/t.safetensors")
+    assert len(d.classes) == 2 and all(name.isprintable() for name in d.classes)
+    assert load_data(d.meta["data"], 8).classes == tuple(d.classes)
+    assert main.main(["sample", "--checkpoint", "t/t.safetensors", "--count", "2", "--steps", "1"]) == 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_few_drawings_are_drawn_alone(monkeypatch):
+    monkeypatch.setenv("LDM_CACHE", "cache")
+    few = load_data("emoji", 24, limit=3)
+    assert len(few) == 3 and not Path("cache").exists()
+    assert few.images.float().std() > 10 and len(few.captions) == 3
+
+
+# ---------------------------------------------------------------------------------------- disk and memory
+
+
+def test_a_full_disk_in_a_training_is_one_line_below_the_bar_and_keeps_the_state(monkeypatch, capsys):
+    words = ["train", "pixel", *TINY, "--name", "x", "--out", "x", "--save-every", "2"]
+    assert main.main([*words, "--steps", "2"]) == 0
+    before = {path.name: path.read_bytes() for path in Path("x").iterdir() if path.is_file()}
+    capsys.readouterr()
+
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(plotting.Image, "fromarray", full)
+        assert main.main([*words, "--steps", "3"]) == 2
+    *_, told = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"error: x/\S* cannot be written: No space left on device; make room there, or .*", told)
+    assert Path("x/x.safetensors").read_bytes() == before["x.safetensors"]
+    assert Path("x/x.json").read_bytes() == before["x.json"]
+    assert not [path for path in Path("x").rglob(".*")]
+
+
+@pytest.mark.parametrize(
+    "error, args, says",
+    [
+        (MemoryError(), {"batch_size": 64}, "too little memory for this; lower --batch-size from 64 to 32"),
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory"),
+            {"count": 9},
+            "the GPU has too .* from 9 to 4",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            {"command": "train"},
+            "lower it with --batch-size",
+        ),
+        (RuntimeError("CUDA error: device lost\nmore"), {}, r"the GPU failed \(CUDA error: device lost\); try again"),
+        (
+            OSError(errno.EACCES, "x", "a/b"),
+            {},
+            "Permission denied: a/b; name another place, or",
+        ),
+        (ValueError("two\nlines \x1b[31m"), {}, r"two lines \\x1b\[31m$"),
+        (ValueError(os.fsdecode(b"caf\xe9")), {}, r"caf\\xe9"),
+        (KeyError("x"), {}, r"unforeseen, KeyError: 'x' \(LDM_TRACEBACK=1"),
+    ],
+)
+def test_what_can_happen_is_one_line_that_says_what_to_do(error, args, says):
+    line = mishaps.one_line(error, argparse.Namespace(**args))
+    assert re.search(says, line) and "\n" not in line and line.isprintable()
+
+
+def test_what_nobody_foresaw_is_one_line_unless_it_is_asked_for(monkeypatch, capsys):
+    def breaks(*args, **options):
+        raise TypeError("a mistake of ours")
+
+    monkeypatch.setattr(data_command, "load_data", breaks)
+    assert main.main(["data"]) == 2 and "unforeseen, TypeError at test_mishaps.py" in capsys.readouterr().err
+    monkeypatch.setenv("LDM_TRACEBACK", "1")
+    with pytest.raises(TypeError):
+        main.main(["data"])
+
+
+# ---------------------------------------------------------------------------------------------- processes
+
+
+def test_commands_run_without_docstrings_and_with_a_narrow_encoding():
+    words = [sys.executable, "-m", "ldm_course.cli", "claims"]
+    env = {name: value for name, value in ENV.items() if name != "LDM_HOME"}
+    env |= {"PYTHONOPTIMIZE": "2", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, capture_output=True, env=env)
+    assert done.returncode == 0 and b"confirmed" in done.stdout and done.stderr == b""
+    assert done.stdout.isascii() and b"\\x" in done.stdout
+
+
+def test_no_home_is_one_line(monkeypatch, capsys):
+    def nobody(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("LDM_CACHE", raising=False)
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    assert "there is no home folder here; set HOME" in refused(capsys, "data", "--data", "emoji", "--size", 8)
