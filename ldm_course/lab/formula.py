@@ -153,18 +153,20 @@ def _right(of: Mapping, name: str = WHOLE) -> str:
     return f"{of[name]['right']:.0%}"
 
 
-def what_is_obeyed(record: Record) -> str:
-    """The table of obedience in a sentence or two: known pairs plain and guided, then new ones, and what fails most."""
+def what_is_obeyed(record: Record, reader: Record) -> str:
+    """The table of obedience in words: known pairs plain and guided, then new ones; what of one thing succeeds and
+    fails most, beside chance."""
     plain, known, new = (
         _row(record, kind, guidance_scale=s)["obeyed"]
         for kind, s in (("known", 1.0), ("known", USUAL["guidance_scale"]), ("new", USUAL["guidance_scale"]))
     )
-    parts = {name: share["right"] for name, share in known.items() if name in ("count", "shape", "colour", "relation")}
-    worst, best = min(parts, key=parts.get), max(parts, key=parts.get)
+    parts, chance = ("count", "shape", "colour"), reader["results"]["controls"]["another prompt"]
+    best, *_, worst = sorted(parts, key=lambda name: -known[name]["right"])
+    said = {name: f"{ASKED[name]} ({_right(known, name)}, by chance {_right(chance, name)})" for name in (best, worst)}
     return (
         f"Of known pairs, {_right(known)} of the guided pictures have the whole prompt right, without guidance "
         f"{_right(plain)}. Of new pairs it is {_right(new)} (**{AGAINST[above(new[WHOLE], known[WHOLE])]}**). "
-        f"Best understood is {ASKED[best]} ({parts[best]:.0%}), least {ASKED[worst]} ({parts[worst]:.0%})."
+        f"Best understood is {said[best]}, least {said[worst]}."
     )
 
 
@@ -226,16 +228,20 @@ def _farther(one: Mapping, other: Mapping) -> bool:
 
 
 def what_conditions_give(record: Record) -> str:
-    """The table of conditions in a sentence: shape and colour of one thing together, guided, of known pairs."""
+    """The table of conditions in words, guided, of known pairs: shape and colour of one thing together, which needs to
+    be known what belongs to what, and colours, which need no order."""
     r = record["results"]
     guided = {row["condition"]: row["obeyed"] for row in r["rows"] if row["kind"] == "known" and row["guidance"] != 1}
     shares = [f"{name} {_right(of, TOGETHER)}" for name, of in guided.items()]
     lead = above(guided["frozen CLIP"][TOGETHER], guided["learnt encoder"][TOGETHER])
+    bag, clip = (guided[name]["colour"] for name in ("bag of words", "frozen CLIP"))
     images = min(about["images"] for about in r["conditions"].values())
     return (
         f"After {images:,} pictures each, shape with colour is right in: {', '.join(shares)} (chance "
         f"{_right(r['chance']['known'], TOGETHER)}, the scenes themselves {_right(r['most']['known'], TOGETHER)}). "
-        f"Frozen CLIP against an encoder that learns with the network: **{AGAINST[lead]}**."
+        f"Frozen CLIP against an encoder that learns with the network: **{AGAINST[lead]}**. Colours, for which no order "
+        f"matters, are right in {bag['right']:.0%} with the bag of words, in {clip['right']:.0%} with CLIP: "
+        f"**{AGAINST[above(bag, clip)]}**."
     )
 
 

@@ -133,9 +133,10 @@ def test_sentences_say_what_the_tables_and_curves_show():
     rows += [of("known", 3.0, right, kd_e, 0.6, "dpmpp", n) for n, right, kd_e in ((5, 0.4, 0.9), (100, 0.4, 0.31))]
     tones = {"known": {"count": 9, "name": share(0.9)}, "new": {"count": 9, "name": share(0.5), "tone": share(0.8)}}
     record = {"results": {"rows": rows, "emoji": tones}}
-    said = formula.what_is_obeyed(record)
+    chance = {"results": {"controls": {"another prompt": {name: share(0.05) for name in asked}}}}
+    said = formula.what_is_obeyed(record, chance)
     assert "40% of the guided" in said and "guidance 10%" in said and "20% (**resolvably less**)" in said
-    assert "count (90%), least shapes (20%)" in said
+    assert "is count (90%, by chance 5%), least shapes (20%, by chance 5%)" in said
     said = formula.what_guidance_does(record)
     assert "s = 3 (40%)" in said and "nearest to real pictures at s = 1." in said and "from 0.90 to 0.40 times" in said
     said = formula.what_steps_give(record)
@@ -144,16 +145,20 @@ def test_sentences_say_what_the_tables_and_curves_show():
     said = formula.what_is_named(record)
     assert "trained on, 90%" in said and "50% (**resolvably less**)" in said and "right in 80%" in said
 
-    def told(name, right):
-        return {"condition": name, "kind": "known", "guidance": 3.0, "obeyed": {"shape and colour": share(right)}}
+    def told(name, right, colour):
+        shares = {"shape and colour": share(right), "colour": share(colour)}
+        return {"condition": name, "kind": "known", "guidance": 3.0, "obeyed": shares}
 
     limits = {name: {"known": {"shape and colour": share(v)}} for name, v in {"chance": 0.01, "most": 0.99}.items()}
-    rows = [told("frozen CLIP", 0.3), told("learnt encoder", 0.28), told("label", 0.1)]
+    rows = [told("frozen CLIP", 0.3, 0.5), told("learnt encoder", 0.28, 0.5), told("bag of words", 0.1, 0.8)]
     said = formula.what_conditions_give(
         {"results": {"rows": rows, "conditions": {"label": {"images": 5000}}, **limits}}
     )
-    assert "After 5,000 pictures" in said and "frozen CLIP 30%, learnt encoder 28%, label 10% (chance 1%" in said
-    assert said.endswith("**not told apart**.")
+    assert "After 5,000 pictures" in said and "frozen CLIP 30%, learnt encoder 28%, bag of words 10% (chance 1%" in said
+    assert "with the network: **not told apart**." in said
+    assert said.endswith("80% with the bag of words, in 50% with CLIP: **resolvably more**.")
+        "80% with the bag of words, in 50% with CLIP: **resolvably more**."
+    )
 
 
 def test_what_a_clip_knows_stands_beside_chance():
