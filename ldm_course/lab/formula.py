@@ -239,8 +239,8 @@ def what_conditions_give(record: Record) -> str:
     return (
         f"After {images:,} pictures each, shape with colour is right in: {', '.join(shares)} (chance "
         f"{_right(r['chance']['known'], TOGETHER)}, the scenes themselves {_right(r['most']['known'], TOGETHER)}). "
-        f"Frozen CLIP against an encoder that learns with the network: **{AGAINST[lead]}**. Colours, for which no order "
-        f"matters, are right in {bag['right']:.0%} with the bag of words, in {clip['right']:.0%} with CLIP: "
+        f"Frozen CLIP against an encoder that learns with the network: **{AGAINST[lead]}**. Colours, where order "
+        f"does not matter, are right in {bag['right']:.0%} with the bag of words, in {clip['right']:.0%} with CLIP: "
         f"**{AGAINST[above(bag, clip)]}**."
     )
 

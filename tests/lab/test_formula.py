@@ -157,8 +157,6 @@ def test_sentences_say_what_the_tables_and_curves_show():
     assert "After 5,000 pictures" in said and "frozen CLIP 30%, learnt encoder 28%, bag of words 10% (chance 1%" in said
     assert "with the network: **not told apart**." in said
     assert said.endswith("80% with the bag of words, in 50% with CLIP: **resolvably more**.")
-        "80% with the bag of words, in 50% with CLIP: **resolvably more**."
-    )
 
 
 def test_what_a_clip_knows_stands_beside_chance():
