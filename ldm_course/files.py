@@ -274,10 +274,12 @@ def at_work_in(folder: str | os.PathLike) -> Iterator[Path]:
 
     Of the processes of one training the first keeps it for all. ValueError: another run is at work there.
     """
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError:
+        fcntl = None  # Windows, where a folder cannot be locked
     folder = writable_folder(folder)
-    if os.environ.get("RANK", "0") != "0" or folder.resolve() in _kept_here:
+    if fcntl is None or os.environ.get("RANK", "0") != "0" or folder.resolve() in _kept_here:
         yield folder
         return
     missing = [at for at in (folder, *folder.parents) if not at.exists()]

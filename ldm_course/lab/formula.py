@@ -22,7 +22,7 @@ from ..page.numbers import NONE, plus_minus, seconds, si
 from . import systems as counted
 from .claims.ch8_formula import TOGETHER, above
 from .claims.verdicts import rules
-from .stages.prompts import USUAL
+from .stages.prompts import KINDS, USUAL
 from .tables import Record, Table
 
 SAMPLERS = {"ddim": "DDIM", "dpmpp": "DPM-Solver++"}
@@ -278,15 +278,20 @@ def clip(record: Record) -> Table:
     return ["", *found, "chance"], body
 
 
-LINES = {"known": ("o-", plotting.LATENT), "new": ("s--", plotting.PIXEL)}  # told apart without colour too
+LINES = {  # told apart without colour too
+    "known": ("o-", plotting.LATENT),
+    "new": ("s--", plotting.PIXEL),
+    "ddim": ("D:", plotting.NEUTRAL),
+    "dpmpp": ("o-", plotting.LATENT),
+}
 
 
-def _curves(record: Record, option: str, methods: Sequence[str], kinds: Sequence[str] = tuple(LINES)) -> Figure:
+def _curves(record: Record, option: str, methods: Sequence[str], kinds: Sequence[str] = KINDS) -> Figure:
     """Obedience, KD-E and diversity by one option of the sampler, for these kinds of prompts; bars are two errors."""
     figure, panels = plotting.subplots(1, 3, figsize=(8.6, 3.2))
     for method in methods:
         for kind in kinds:
-            line, colour = LINES[kind]
+            line, colour = LINES[kind if len(methods) == 1 else method]
             rows = [
                 row
                 for row in record["results"]["rows"]
@@ -295,13 +300,7 @@ def _curves(record: Record, option: str, methods: Sequence[str], kinds: Sequence
             rows.sort(key=lambda row: row["sampler"][option])
             x = [row["sampler"][option] for row in rows]
             label = kind if len(methods) == 1 else f"{kind}, {SAMPLERS[method]}"
-            look = {
-                "color": colour,
-                "ms": 4,
-                "label": label,
-                "capsize": 2,
-                "mfc": colour if method != "ddim" else "none",
-            }
+            look = {"color": colour, "ms": 4, "label": label, "capsize": 2}
             of = [row["obeyed"]["everything"] for row in rows]
             panels[0].errorbar(x, [s["right"] for s in of], [2 * s["error"] for s in of], fmt=line, **look)
             quality = [row["quality"] for row in rows]
@@ -311,8 +310,7 @@ def _curves(record: Record, option: str, methods: Sequence[str], kinds: Sequence
             panels[2].errorbar(x, [s["ratio"] for s in spread], [2 * s["error"] for s in spread], fmt=line, **look)
     for axes, title in zip(panels, ("everything right, share", "KD-E, lower is better", "diversity of one prompt")):
         axes.set(title=title, xlabel={"guidance_scale": "guidance scale s", "steps": "steps S"}[option])
-    panels[0].set_ylim(0, 1)
-    for axes in panels[1:]:
+    for axes in panels:
         axes.set_ylim(0, None)
     panels[0].legend(fontsize=7)
     return figure
