@@ -26,7 +26,7 @@ Several = Annotated[int, Field(gt=0, le=10**13)]  # of what goes by one after an
 Layers = Annotated[int, Field(gt=0, le=256)]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)]  # by level
 Words = Annotated[tuple[str, ...], Field(max_length=2**20)]
-Side = Annotated[int, Field(ge=8, le=1024)]  # of pictures, in pixels
+PictureSide = Annotated[int, Field(ge=8, le=1024)]  # of pictures, in pixels
 AnySide = Annotated[int, Field(gt=0, le=16384)]  # that a cost is counted for
 Levels = Annotated[int, Field(gt=0, le=100_000)]  # of noise
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

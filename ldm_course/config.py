@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .checks import Count, Layers, Positive, Seed, Several, Share, Side, Weight, Widths, Words, checked
+from .checks import Count, Layers, PictureSide, Positive, Seed, Several, Share, Weight, Widths, Words, checked
 
 
 @checked
@@ -171,7 +171,7 @@ class CLIPConfig:
 
     text: TextConfig
     words: Words = ()
-    size: Side = 64
+    size: PictureSide = 64
     block_out_channels: Widths = (64, 96)
     attention_head_dim: Count = 32
     norm_num_groups: Count = 8

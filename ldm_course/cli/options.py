@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from .. import checkpoints
-from ..checks import Count, Number, Seed, Side, number
+from ..checks import Count, Number, PictureSide, Seed, number
 from ..data.loaders import LOADERS
 from ..denoiser import Denoiser
 from ..device import default_device
@@ -17,7 +17,9 @@ DATA_HELP = "emoji, scenes, cifar10, a folder of pictures, or an .npz file (defa
 
 def which_data(parser: argparse.ArgumentParser, default: str | None = "emoji") -> None:
     parser.add_argument("--data", default=default, help=DATA_HELP)
-    parser.add_argument("--size", type=number(Side), help="side of the pictures, in pixels (default: the profile's)")
+    parser.add_argument(
+        "--size", type=number(PictureSide), help="side of the pictures, in pixels (default: the profile's)"
+    )
     parser.add_argument("--limit", type=number(Count), help="use only so many pictures")
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from ..checks import Count, Seed, Side, check
+from ..checks import Count, PictureSide, Seed, check
 from ..device import check_room
 from ..files import expanded, shown, written_whole
 from . import emoji, scenes
@@ -50,7 +50,7 @@ def load_data(
     `limit` takes the first pictures of a shuffle seeded by `seed`. Scenes have no end: `limit` is how many of `seed`'s.
     Whatever cannot be read or used raises a ValueError of one line; what a folder holds besides gives a `LeftOut`.
     """
-    given = {"size": (Side, size), "split": (Split, split), "limit": (Count | None, limit), "seed": (Seed, seed)}
+    given = {"size": (PictureSide, size), "split": (Split, split), "limit": (Count | None, limit), "seed": (Seed, seed)}
     for field, (kind, value) in given.items():
         check(kind, value, field)
     if not os.fspath(name):
