@@ -50,7 +50,7 @@ _WORDS = {  # pydantic's, in the course's
 
 
 def one_line(error: ValidationError) -> str:
-    """What pydantic found first: `unet.norm_num_groups=0; expected more than 0`."""
+    """What pydantic found first, such as: unet.norm_num_groups=0; expected more than 0."""
     found = error.errors(include_url=False)[0]
     if found["type"] == "value_error":  # raised by a check of ours, which has said it all
         return " ".join(str(found["ctx"]["error"]).split())
