@@ -1,6 +1,6 @@
 // What runs beside the page: it takes the weights once, then draws what it is asked for. All times are its own, without
 // the page's painting.
-const SLOWEST = 20000;  // multiplications a millisecond; compiled JavaScript makes ten times as many, interpreted fewer
+const SLOWEST = 50000;  // multiplications a millisecond, by the textbook; interpreted JavaScript makes up to half as many, compiled several times
 const denoisers = {};  // by space
 let drawing = 0;  // the number of the order that is being drawn; another one, or "stop", ends it
 
