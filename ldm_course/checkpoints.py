@@ -46,7 +46,7 @@ KINDS = {
     "clip": (CLIP, CLIPConfig),
     "detector": (Detector, DetectorConfig),
 }
-Kind = Literal["unet", "text-unet", "dit", "consistency", "video-unet", "autoencoder", "clip", "detector"]
+Kind = Literal[tuple(KINDS)]
 DENOISERS = ("unet", "text-unet", "dit", "consistency")
 _CALLED = {
     UNet: "a U-Net",

@@ -94,8 +94,9 @@ def _load_emoji(size: int, split: str, limit: int | None, seed: int) -> Pictures
     stamp = f"{_CACHE_VERSION} {emoji.version()} " + " ".join(drawing.name for drawing in drawings)
     chosen = _select(split_by_key([drawing.base for drawing in drawings], split), limit, seed)
     kept, shape = f"emoji-{size}.npz", (len(drawings), 3, size, size)
-    if len(chosen) < len(drawings) / FEW and _in_cache(kept, stamp, shape) is None:
-        images = emoji.render_all(size, chosen.tolist())  # a few are drawn alone, and not kept
+    if len(chosen) < len(drawings) / FEW:  # a few that are not there are drawn alone, and not kept
+        every = _in_cache(kept, stamp, shape)
+        images = emoji.render_all(size, chosen.tolist()) if every is None else every[chosen]
     else:
         images = cached(kept, stamp, lambda: emoji.render_all(size), shape)[chosen]
     return Pictures(

@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from .schedules import Schedule, check_prediction, to_x0
 
-METHODS = ("ddpm", "ddim", "dpmpp")
+CALLED = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp": "DPM-Solver++"}  # by the name that is typed
+METHODS = tuple(CALLED)
 
 
 def timesteps(schedule_T: int, steps: int, spacing: str = "trailing") -> Tensor:

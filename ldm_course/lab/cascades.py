@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from ..page import plotting
-from ..page.numbers import plus_minus, si
+from ..page.numbers import kd_e, plus_minus, si
 from .claims import both_spaces
 from .claims.verdicts import gain
 from .tables import Record, Table
@@ -60,7 +60,7 @@ def rows(record: Record) -> Table:
         options, q = row["options"], row["quality"]
         steps = " + ".join(map(str, options["steps"][1:] if options.get("real") else options["steps"]))
         of = "real pictures of 16 × 16" if options.get("real") else "noise"
-        near = [plus_minus(q["kd_e"], q["kd_e_error"]), plus_minus(q["fd_e"], q["fd_e_error"], 0)]
+        near = [kd_e(q), plus_minus(q["fd_e"], q["fd_e_error"], 0)]
         body.append([f"{steps} from {of}", f"{options['augmentation']:g}", si(row["flops"], "FLOP"), *near])
     return ["steps", "augmentation", "FLOPs a picture", "KD-E", "FD-E"], body
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
+from ..diffusion.samplers import CALLED
 from ..files import place_of
 from ..measure import cost_model, stability, structures
 from ..page import plotting
@@ -29,7 +30,6 @@ from .claims.verdicts import gain
 from .records import Record, stamp
 
 MARKERS = {"ddpm": "o", "ddim": "s", "dpmpp": "^"}
-CALLED = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp": "DPM-Solver++"}
 # Hours an epoch and samples a second of LDM-1 and LDM-4: Rombach et al. 2022, Table 6; batch sizes: their appendix.
 PUBLISHED = {"epoch": 20.66 / 7.66, "sample at 256": 0.97 / 0.26, "sample at 512": 0.34 / 0.07, "batch": 40 / 7}
 # The source comparison's: C2.1; C1.4; C2.3 at equal steps (chapter 2 reckons it); C1.2.

@@ -84,8 +84,7 @@ def samplers(record: Record) -> Figure:
             axes.errorbar(x, y, bars, label=method.removeprefix("latent "), **look)
         axes.set(title=title, xlabel="calls of the network", xscale="log")
         ticks = sorted({r["evaluations"] for r in record["results"]["rows"] if r["sampler"] == "ddim"})
-        axes.set_xticks(ticks, list(map(str, ticks)))
-        axes.minorticks_off()
+        plotting.ticks(axes, ticks)
     panels[0].set_ylabel("KD-E, lower is better")
     panels[1].legend(fontsize=7)
     return figure

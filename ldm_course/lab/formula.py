@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -12,20 +11,20 @@ from torch import Tensor
 
 from ..data.pictures import to_float, to_uint8
 from ..denoiser import Denoiser
+from ..diffusion.samplers import CALLED
 from ..measure.complexity import count_flops, count_parameters
 from ..measure.published import GIB, SYSTEMS
 from ..measure.retrieval import CLASSES
 from ..measure.timing import time_call
 from ..networks.autoencoder import Autoencoder
 from ..page import plotting
-from ..page.numbers import NONE, plus_minus, seconds, si
+from ..page.numbers import NONE, kd_e, plus_minus, seconds, si
 from . import systems as counted
 from .claims.ch8_formula import TOGETHER, above
-from .claims.verdicts import rules
-from .stages.prompts import KINDS, USUAL
+from .claims.verdicts import gain
+from .stages.prompts import KINDS, METHODS, STEPS, USUAL
 from .tables import Record, Table
 
-SAMPLERS = {"ddim": "DDIM", "dpmpp": "DPM-Solver++"}
 ASKED = {  # attributes in a table's columns, and how they are called
     "count": "count",
     "shape": "shapes",
@@ -84,10 +83,7 @@ def marks(record: Record) -> Table:
     points = record["results"]["points"]
     body = []
     for point in points:
-        found = [
-            [plus_minus(q["fd_e"], q["fd_e_error"], 0), plus_minus(q["kd_e"], q["kd_e_error"])]
-            for q in point["quality"].values()
-        ]
+        found = [[plus_minus(q["fd_e"], q["fd_e_error"], 0), kd_e(q)] for q in point["quality"].values()]
         body.append([f"{point['images']:,}", *(cell for cells in found for cell in cells)])
     last = points[-1]["quality"]
     floors = [[f"{q['fd_e_floor']:.0f}", plus_minus(q["kd_e_floor"], None)] for q in last.values()]
@@ -182,10 +178,10 @@ def what_is_named(record: Record) -> str:
     )
 
 
-def _by(record: Record, option: str, **sampler) -> dict[float, Mapping]:
-    """Rows of known prompts by one option of the sampler, in order."""
+def _by(record: Record, option: str, kind: str = "known", **sampler) -> dict[float, Mapping]:
+    """Rows of that kind of prompts by one option of the sampler, in order."""
     wanted = USUAL | sampler
-    rows = [row for row in record["results"]["rows"] if row["kind"] == "known"]
+    rows = [row for row in record["results"]["rows"] if row["kind"] == kind]
     rows = {row["sampler"][option]: row for row in rows if row["sampler"] == wanted | {option: row["sampler"][option]}}
     return dict(sorted(rows.items()))
 
@@ -211,20 +207,17 @@ def _enough(rows: Mapping[float, Mapping], worse: Callable[[Mapping, Mapping], b
 
 
 def what_steps_give(record: Record) -> str:
-    """The figure of steps in a sentence: for either sampler, from how many on obedience and KD-E are not resolvably
-    worse than at the most."""
-    found = []
-    for method, name in SAMPLERS.items():
+    """The figure of steps in words: for either sampler, from how many on obedience and KD-E are not resolvably worse
+    than at the most; and where the fewest that were tried are not either, that this shows nothing."""
+    found, fewest = [], set()
+    for method in METHODS:
         rows = _by(record, "steps", method=method)
         obeyed = _enough(rows, lambda row, best: above(row["obeyed"][WHOLE], best["obeyed"][WHOLE]) == -1)
-        near = _enough(rows, lambda row, best: _farther(row["quality"], best["quality"]))
-        found.append(f"with {name} from {obeyed} steps on for obedience and from {near} for KD-E")
-    return f"Not resolvably worse than at {max(rows)} steps: {'; '.join(found)}."
-
-
-def _farther(one: Mapping, other: Mapping) -> bool:
-    error = math.hypot(one["kd_e_error"] or 0, other["kd_e_error"] or 0)
-    return one["kd_e"] - other["kd_e"] > rules.scatter * error
+        near = _enough(rows, lambda row, best: (gain(row["quality"], best["quality"]) or 0) > 0)
+        found.append(f"with {CALLED[method]} from {obeyed} steps on for obedience and from {near} for KD-E")
+        fewest |= {min(rows)} & {obeyed, near}
+    blind = f" Where even {min(fewest)} steps are not worse, the pictures are too few to tell." if fewest else ""
+    return f"Not resolvably worse than at {max(rows)} steps: {'; '.join(found)}.{blind}"
 
 
 def what_conditions_give(record: Record) -> str:
@@ -292,14 +285,9 @@ def _curves(record: Record, option: str, methods: Sequence[str], kinds: Sequence
     for method in methods:
         for kind in kinds:
             line, colour = LINES[kind if len(methods) == 1 else method]
-            rows = [
-                row
-                for row in record["results"]["rows"]
-                if row["kind"] == kind and row["sampler"] == USUAL | {"method": method, option: row["sampler"][option]}
-            ]
-            rows.sort(key=lambda row: row["sampler"][option])
-            x = [row["sampler"][option] for row in rows]
-            label = kind if len(methods) == 1 else f"{kind}, {SAMPLERS[method]}"
+            found = _by(record, option, kind, method=method)
+            x, rows = list(found), list(found.values())
+            label = kind if len(methods) == 1 else f"{kind}, {CALLED[method]}"
             look = {"color": colour, "ms": 4, "label": label, "capsize": 2}
             of = [row["obeyed"]["everything"] for row in rows]
             panels[0].errorbar(x, [s["right"] for s in of], [2 * s["error"] for s in of], fmt=line, **look)
@@ -323,11 +311,10 @@ def guidance(record: Record) -> Figure:
 
 def steps(record: Record) -> Figure:
     """The same by the number of steps, for either sampler, of known prompts."""
-    figure = _curves(record, "steps", tuple(SAMPLERS), ["known"])
+    figure = _curves(record, "steps", METHODS, ["known"])
     for axes in figure.axes:
         axes.set_xscale("log")
-        axes.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
-        axes.minorticks_off()
+        plotting.ticks(axes, STEPS)
     return figure
 
 

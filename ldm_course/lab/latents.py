@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..page import plotting
-from ..page.numbers import plus_minus
+from ..page.numbers import kd_e
 from .claims import ch9_whats_next
 from .claims.verdicts import rules
 from .figures import stored_rows
@@ -44,7 +44,7 @@ def autoencoders(record: Record) -> Table:
     for row in record["results"]["rows"]:
         rebuilt, of = row["reconstruction"], row["latents"]
         fine = f"{of['fine_share'] / of['fine_share_of_pictures']:.1f}x"
-        kd = [plus_minus(q["kd_e"], q["kd_e_error"]) for q in (rebuilt["quality"], row["quality"])]
+        kd = [kd_e(q) for q in (rebuilt["quality"], row["quality"])]
         shape = " × ".join(map(str, row["shape"]))
         half = f"{of['smoothness']['half the size']:.2f}"
         body.append([row["method"], shape, f"{rebuilt['psnr']:.1f} dB", kd[0], fine, half, kd[1]])

@@ -64,8 +64,7 @@ def _finish(panels: Sequence[plt.Axes], xlabel: str, ticks: Sequence[int]) -> No
     """Axes, names and the legend of a figure with a panel for each space."""
     for axes, space in zip(panels, SPACES):
         axes.set(xscale="log", xlabel=xlabel, title=f"{space} space")
-        axes.set_xticks(ticks, map(str, ticks))
-        axes.minorticks_off()
+        plotting.ticks(axes, ticks)
         _kd_axis(axes)
     panels[0].set_ylabel("KD-E, lower is better")
     panels[1].legend(fontsize=7)

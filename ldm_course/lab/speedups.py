@@ -13,9 +13,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from ..diffusion.samplers import CALLED
 from ..page import plotting
 from .claims.learnt import SPACES
-from .figures import CALLED, MARKERS, pareto
+from .figures import MARKERS, pareto
 from .records import only
 
 Bill = Sequence[float]  # per picture: pixel DDPM of 1000 steps, pixel DDIM of 50, latent of 50, and that with decoder

@@ -410,6 +410,11 @@ class Trainer:
     def load_state(self) -> None:
         """Goes back to what `save_state` wrote."""
         path = self.out / STATE_FILE
+
+        def unreadable(error: Exception) -> ValueError:
+            reason = " ".join(str(error).split())
+            return ValueError(f"{path} cannot be read ({reason}); delete it to start this run afresh")
+
         try:
             tensors, meta = load_tensors(path)
             about = check(StateText, meta)
@@ -417,8 +422,7 @@ class Trainer:
             if not all_finite(tensors):
                 raise ValueError("it holds NaN or infinity")
         except Exception as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path} cannot be read ({reason}); delete it to start this run afresh") from error
+            raise unreadable(error) from error
         if identity != json.loads(json.dumps(self._identity())):
             theirs, ours = identity, json.loads(json.dumps(self._identity()))
             changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
@@ -428,7 +432,7 @@ class Trainer:
         try:
             check_fits(tensors, self._tensors(), "this run")
         except ValueError as error:
-            raise ValueError(f"{path} cannot be read ({error}); delete it to start this run afresh") from error
+            raise unreadable(error) from error
         self.progress = progress
 
         def part(prefix: str) -> dict[str, Tensor]:

@@ -4,15 +4,11 @@ either theme, and every figure moves.
 Needs a Chromium on the machine (`apt-get install chromium`), and is left out where there is none.
 """
 
-import shutil
-
+import browsers
 import pytest
 from test_book import ROOT, build, copied  # the same book, built once more
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-QUIET += ["--disable-component-update", "--disable-sync"]
+pytestmark = pytest.mark.skipif(browsers.CHROMIUM is None, reason="no Chromium on this machine")
 
 SCROLLED = """() => [...document.querySelectorAll('main :is(pre, table, .cell_output .output)')]
     .filter(e => e.offsetParent && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
@@ -48,9 +44,9 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    sync = pytest.importorskip("playwright.sync_api")
-    with sync.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    pytest.importorskip("playwright.sync_api")
+    with browsers.playwright() as p:
+        chromium = p.chromium.launch(executable_path=browsers.CHROMIUM, args=browsers.QUIET)
         yield chromium
         chromium.close()
 

@@ -125,7 +125,8 @@ def test_sentences_say_what_the_tables_and_curves_show():
     def of(kind, scale, right, kd_e, spread, method="dpmpp", steps=20):
         shares = {name: share(value) for name, value in (asked | {"everything": right}).items()}
         made = row(kind, right, guidance_scale=scale, method=method, steps=steps)
-        return made | {"obeyed": shares, "quality": {"kd_e": kd_e, "kd_e_error": 0.01}, "diversity": {"ratio": spread}}
+        quality = {"kd_e_error": 0.01, "n_generated": 250}
+        return made | {"obeyed": shares, "quality": quality | {"kd_e": kd_e}, "diversity": {"ratio": spread}}
 
     rows = [of("known", 1.0, 0.1, 0.2, 0.9), of("known", 3.0, 0.4, 0.3, 0.6), of("known", 7.5, 0.3, 0.5, 0.4)]
     rows += [of("new", 3.0, 0.2, 0.3, 0.6)]
@@ -142,6 +143,10 @@ def test_sentences_say_what_the_tables_and_curves_show():
     said = formula.what_steps_give(record)
     assert "DDIM from 100 steps on for obedience and from 100 for" in said
     assert "DPM-Solver++ from 5 steps on for obedience and from 20 for" in said
+    assert said.endswith("Where even 5 steps are not worse, the pictures are too few to tell.")
+    resolved = [row for row in rows if row["sampler"]["method"] == "ddim" or row["sampler"]["steps"] != 5]
+    said = formula.what_steps_give({"results": {"rows": resolved + [of("known", 3.0, 0.1, 0.9, 0.6, steps=5)]}})
+    assert "DPM-Solver++ from 20 steps on for obedience and from 20 for" in said and "too few" not in said
     said = formula.what_is_named(record)
     assert "trained on, 90%" in said and "50% (**resolvably less**)" in said and "right in 80%" in said
 

@@ -9,7 +9,7 @@ from itertools import product
 
 import torch
 
-from ...diffusion.samplers import METHODS, sample, x0_predictor
+from ...diffusion.samplers import CALLED, METHODS, sample, x0_predictor
 from ...diffusion.schedules import make_schedule
 from ...measure.cost_model import BUILT
 from ...page.numbers import kd_e
@@ -115,7 +115,8 @@ def _nearer(a: dict, b: dict, by: float = 0.0) -> bool:
 
 
 def _called(row: dict) -> str:
-    return f"{row['method'].upper().replace('DPMPP', 'DPM-Solver++')}, {row['steps']} steps"
+    name = row["method"]  # of a sampler, or in chapter 9 of a network
+    return f"{CALLED.get(name, name.upper())}, {row['steps']} steps"
 
 
 def cannot_tell(few: dict, target: dict) -> Finding:
