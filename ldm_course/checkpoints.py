@@ -6,7 +6,6 @@ latent one names its autoencoder's file, which lies beside it. Nothing here is a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import reprlib
@@ -20,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
+from . import files
 from .checks import STRICT, STRICT_BUT_OPEN, Levels, Positive, check, from_json
 from .config import AutoencoderConfig, CLIPConfig, DetectorConfig, DiTConfig, TextUNetConfig, UNetConfig
 from .denoiser import Denoiser
@@ -133,7 +133,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
     path = Path(path)
     settled(path.parent)
     if not path.is_file():
-        raise ValueError(f"{path}: no such checkpoint; expected a .safetensors file that this course wrote")
+        ours = "; one of that name comes with the course (--pretrained)" if str(path) in pretrained_names() else ""
+        raise ValueError(f"{path}: no such checkpoint; expected a .safetensors file that this course wrote{ours}")
     state, text = load_tensors(path)
     try:
         about = check(About, text)
@@ -196,11 +197,8 @@ def check_may_replace(path: Path, model: nn.Module, data: str) -> None:
 
 def fingerprint(model: nn.Module) -> str:
     """Tells weights from others, 16 hexadecimal digits; the same for weights and for their copy in half precision."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(_rounded(value).detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    state = sorted(model.state_dict().items())
+    return files.fingerprint(*(part for name, value in state for part in (name, _rounded(value))))
 
 
 def _rounded(value: Tensor) -> Tensor:

@@ -46,6 +46,11 @@ class Clips:
         return self.clips.shape[1]
 
     @property
+    def fingerprint(self) -> str:
+        """Tells these clips from all others, as `Pictures.fingerprint` does pictures."""
+        return self.pictures.fingerprint
+
+    @property
     def pictures(self) -> Pictures:
         """All frames of all clips, N·F of them, clip by clip: what an image network learns from."""
         return Pictures(self.clips.flatten(0, 1), name=self.name, source=self.source, split=self.split)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..files import all_finite, cached_tensors
+from ..files import all_finite, cached_tensors, fingerprint
 from ..networks.autoencoder import Autoencoder
 from .pictures import Chance, Pictures
 
@@ -43,8 +42,8 @@ class Latents:
     def subset(self, indices: Tensor) -> Latents:
         """The latents at `indices`, int64 (M,), in that order, with their labels; one may be there several times."""
         labels = None if self.labels is None else self.labels[indices]
-        digest = hashlib.sha256(self.fingerprint.encode() + indices.numpy().tobytes()).hexdigest()[:16]
-        return replace(self, mean=self.mean[indices], std=self.std[indices], labels=labels, fingerprint=digest)
+        told = fingerprint(self.fingerprint, indices)
+        return replace(self, mean=self.mean[indices], std=self.std[indices], labels=labels, fingerprint=told)
 
     def draw(self, indices: Tensor, rng: Chance) -> Tensor:
         """A fresh draw from the posteriors of these pictures, float32 `(B, c, h, w)`."""
@@ -65,7 +64,7 @@ def encode_pictures(
     """Encodes every picture once. With `cache`, a folder, the result is kept there and found again if neither the
     autoencoder's weights nor the pictures have changed; `seconds` is then what it cost the first time. ValueError:
     latents that are not finite."""
-    fingerprint = _fingerprint(autoencoder, pictures)
+    told = fingerprint(*autoencoder.state_dict().values(), pictures.fingerprint)
 
     def make() -> tuple[dict[str, Tensor], dict[str, str]]:
         started = time.perf_counter()
@@ -77,11 +76,11 @@ def encode_pictures(
     else:
         side = pictures.size // autoencoder.config.downsample
         shape = (len(pictures), autoencoder.config.latent_channels, side, side)
-        path = Path(cache) / f"latents-{fingerprint}.safetensors"
+        path = Path(cache) / f"latents-{told}.safetensors"
         tensors, about = cached_tensors(path, {"mean": shape, "std": shape}, make)
     seconds = json.loads(about.get("seconds", "0"))
     mean, std = tensors["mean"], tensors["std"]
-    return Latents(mean, std, pictures.labels, pictures.name, pictures.split, seconds, fingerprint)
+    return Latents(mean, std, pictures.labels, pictures.name, pictures.split, seconds, told)
 
 
 def _encoded(autoencoder: Autoencoder, pictures: Pictures, batch_size: int, show: bool) -> dict[str, Tensor]:
@@ -96,10 +95,3 @@ def _encoded(autoencoder: Autoencoder, pictures: Pictures, batch_size: int, show
     if not all_finite(tensors):
         raise ValueError("the latents are NaN or infinite, so this autoencoder has failed; train it again")
     return tensors
-
-
-def _fingerprint(autoencoder: Autoencoder, pictures: Pictures) -> str:
-    digest = hashlib.sha256()
-    for tensor in (*autoencoder.state_dict().values(), pictures.images):
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

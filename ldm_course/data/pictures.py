@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
+
+from ..files import fingerprint
 
 
 class Chance(Protocol):
@@ -43,6 +46,11 @@ class Pictures:
     def size(self) -> int:
         """H, which is W: the pictures are square."""
         return self.images.shape[-1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells these pictures, their order and their labels from all others: 16 hexadecimal digits."""
+        return fingerprint(self.images, *([] if self.labels is None else [self.labels]))
 
     def subset(self, indices: Sequence[int] | torch.Tensor) -> Pictures:
         """The pictures at `indices`, in that order, with their labels and captions."""
@@ -110,6 +118,11 @@ class Crops:
     @property
     def source(self) -> str:
         return "; ".join(dict.fromkeys(part.source for part in self.sets))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells the sets from all others, as `Pictures.fingerprint` does one."""
+        return fingerprint(*(part.fingerprint for part in self.sets))
 
     def draw(self, indices: torch.Tensor, rng: Chance) -> torch.Tensor:
         """Windows of the pictures at `indices`, counted through all sets, float32 (B, 3, side, side) in [-1, 1]."""

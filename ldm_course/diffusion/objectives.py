@@ -6,7 +6,6 @@ how a batch is divided among processes. The autoencoder's is in `training.recons
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from ..data.latents import Latents
 from ..data.pictures import Crops, Pictures
+from ..files import fingerprint
 from .schedules import Schedule, add_noise, target
 
 
@@ -85,6 +85,11 @@ class Objective:
         """Moves the data to where the model is."""
         return self
 
+    def learns_from(self) -> str:
+        """Tells the data from all others, so that a run is not resumed with other pictures."""
+        d = self.data
+        return f"{d.name} {d.split} {len(d)} at {d.size}, {d.fingerprint}"
+
     def describe(self) -> str:
         """Tells this objective from others, so that a run is not resumed with the wrong one."""
         raise TypeError(f"{type(self).__name__} does not describe itself")
@@ -141,13 +146,12 @@ class DenoisingObjective(Objective):
         return self
 
     def describe(self) -> str:
-        d, s = self.data, self.schedule
-        what = f"{d.name} {d.split} {len(d)} at {d.size}" + (f" {d.fingerprint}" if isinstance(d, Latents) else "")
+        s = self.schedule
         levels = f"{s.name} T={s.T}" + (f" shift={s.shift}" if s.shift != 1 else "")
         told = self.num_classes
         if self.condition is not None and told is None:
-            told = "texts " + hashlib.sha256(self.condition.cpu().numpy().tobytes()).hexdigest()[:16]
-        return f"denoise {what}, {levels}, {self.prediction}, {told}"
+            told = "texts " + fingerprint(self.condition)
+        return f"denoise, {levels}, {self.prediction}, {told}"
 
     def __call__(self, model, indices, rng, critic=None):
         x0 = draw(self.data, indices, rng, self.flip)

@@ -139,8 +139,11 @@ class DetectorObjective(Objective):
         self.device = device
         return self
 
+    def learns_from(self) -> str:
+        return f"scenes {self.size} of seed {self.seed} at {SIDE}"
+
     def describe(self) -> str:
-        return f"find things in scenes {self.size} of seed {self.seed} at {SIDE}"
+        return "find things"
 
     def __call__(self, model, indices, rng, critic=None):
         texture = rng.uniform().cpu()

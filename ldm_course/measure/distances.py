@@ -10,7 +10,6 @@ is `math.hypot` of the two errors. What another reference would change, it would
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..device import default_device
-from ..files import cached_tensors
+from ..files import cached_tensors, fingerprint
 from ..networks.features import FEATURES, check_pictures, describe, pooled_features
 from .coverage import K, precision_recall, radii
 from .fidelity import size_of
@@ -358,13 +357,12 @@ def as_features(pictures, *, name: str = "pictures", **options) -> Tensor:
 
 def _kept(pictures, folder: Path, options: dict) -> Tensor:
     """Features of the reference's pictures, which take long on many, from a file that bears their fingerprint."""
-    digest = hashlib.sha256(pictures.cpu().numpy().tobytes()).hexdigest()[:16]
 
     def make() -> tuple[dict[str, Tensor], dict[str, str]]:
         return {"features": as_features(pictures, name="reference", **options).cpu()}, {}
 
     shapes = {"features": (len(pictures), FEATURES)}
-    return cached_tensors(folder / f"features-{digest}.safetensors", shapes, make)[0]["features"]
+    return cached_tensors(folder / f"features-{fingerprint(pictures)}.safetensors", shapes, make)[0]["features"]
 
 
 class Neighbours(NamedTuple):

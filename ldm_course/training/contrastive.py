@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.pictures import Pictures
 from ..diffusion.objectives import Objective, draw, on_device
+from ..files import fingerprint
 
 
 def info_nce(pictures: Tensor, texts: Tensor, scale: Tensor | float) -> Tensor:
@@ -43,8 +42,7 @@ class ContrastiveObjective(Objective):
         return self
 
     def describe(self) -> str:
-        d, texts = self.data, hashlib.sha256(self.tokens.cpu().numpy().tobytes()).hexdigest()[:16]
-        return f"contrast {d.name} {d.split} {self.size} at {d.size}, texts {texts}"
+        return f"contrast, texts {fingerprint(self.tokens)}"
 
     def __call__(self, model, indices, rng, critic=None):
         if len(indices) != rng.batch_size:

@@ -82,7 +82,7 @@ class AutoencoderObjective(Objective):
     def describe(self) -> str:
         weights = f"perceptual {self.perceptual_weight}, kl {self.kl_weight}, adversarial {self.adversarial_weight}"
         weights += (", squared" if self.squared else "") + (f", equivariant {self.equivariant}" * self.varies)
-        return f"reconstruct {self.data.name} {self.data.split} {self.size} at {self.data.size}, {weights}"
+        return f"reconstruct, {weights}"
 
     def __call__(self, model, indices, rng, critic=None):
         x = draw(self.data, indices, rng, self.flip)

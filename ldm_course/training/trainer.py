@@ -452,7 +452,8 @@ class Trainer:
         if self.config.decay == "none":
             config = {k: v for k, v in config.items() if k not in ("steps", "images", "seconds")}
         shapes = {k: list(v.shape) for k, v in self.ema.module.state_dict().items()}
-        return {**config, "objective": self.objective.describe(), "weights": shapes}
+        what = {"data": self.objective.learns_from(), "objective": self.objective.describe()}
+        return {**config, **what, "weights": shapes}
 
 
 def _accelerator(config: TrainConfig, log_dir: Path | None, device: str | None) -> tuple[Accelerator, str]:

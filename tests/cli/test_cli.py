@@ -487,6 +487,7 @@ MISTAKES = {
     "compare: few": (["compare", "--data", "scenes", "--limit", 4], "scenes has 4 training"),
     "compare: size": (["compare", "--data", "scenes", "--size", 36], "multiple of 8"),
     "unknown name": (["sample", "--pretrained", "best"], "no pretrained checkpoint 'best'"),
+    "a name for a file": (["sample", "--checkpoint", "emoji-32-latent"], "comes with the course (--pretrained)"),
     "missing file": (["sample", "--checkpoint", "none.safetensors"], "none.safetensors: no such checkpoint"),
     "cost: size": (["cost", "--size", 0], "--size 0; expected more than 0"),
     "cost: odd size": (["cost", "--size", 30], "30"),
@@ -596,7 +597,7 @@ def test_files_that_are_no_denoisers_are_one_line(capsys):
 
 def test_a_folder_of_another_run_is_one_line(capsys):
     assert main.main([*TRAIN, "--steps", "1", "--out", "r"]) == 0
-    assert "belongs to another run (it differs in seed)" in refused(
+    assert "belongs to another run (it differs in data, seed)" in refused(
         capsys, *TRAIN, "--steps", "2", "--out", "r", "--seed", "1"
     )
 

@@ -215,6 +215,10 @@ def test_a_state_of_another_run_is_refused_in_one_line_and_a_longer_run_is_not(t
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=r"another run .*objective.*weights"):
         trainer("autoencoder", out=tmp_path)
+    config = TrainConfig(batch_size=8, steps=6, lr=2e-3, warmup_steps=3)
+    in_another_order = pictures().subset(torch.arange(20, -1, -1))
+    with pytest.raises(ValueError, match=r"another run \(it differs in data\)"):
+        denoiser_trainer(in_another_order, NETWORK, config, make_schedule("cosine"), "v", out=tmp_path)
 
 
 def test_with_a_decay_the_end_belongs_to_the_run(tmp_path):
