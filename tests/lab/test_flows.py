@@ -20,6 +20,10 @@ def kd_of(method, evaluations):
     return 0.01 * flow.METHODS.index(method) + 1 / evaluations
 
 
+def loss_of(method):
+    return 0.2 * (1 + flow.METHODS.index(method)) if method.prediction == "x0" else 7.0 + flow.METHODS.index(method)
+
+
 def record(evaluations=(5, 50)):
     rows, methods = [], {}
     for m in flow.METHODS:
@@ -27,6 +31,8 @@ def record(evaluations=(5, 50)):
             "space": m.space,
             "patch": m.patch,
             "prediction": m.prediction,
+            "loss": loss_of(m),
+            "network": {"width": 96},
             "parameters": 1_000_000,
             "training_flops": 5e12,
             "straightness": {"s": 0.05, "error": 0.001, "span": 2.0},
@@ -73,20 +79,38 @@ def test_curves_show_each_latent_method_by_either_sampler():
             assert list(line.get_ydata()) == pytest.approx([kd_of(m, n) for n in calls])
 
 
+def on_pixels(patch, prediction):
+    return next(m for m in flow.METHODS if (m.space, m.patch, m.prediction) == ("pixel", patch, prediction))
+
+
 def test_predictions_stand_over_the_patch_that_they_were_made_for():
-    (axes,) = flows.predictions(record()).axes
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["48 (4 × 4 pixels)", "192 (8 × 8 pixels)"]
-    for container, prediction in zip(axes.containers, ("x0", "eps", "u")):
-        wanted = [
-            kd_of(next(m for m in flow.METHODS if (m.space, m.patch, m.prediction) == ("pixel", p, prediction)), 50)
-            for p in (4, 8)
-        ]
-        assert list(container.lines[0].get_ydata()) == pytest.approx(wanted)
-        assert sorted(round(x) for x in container.lines[0].get_xdata()) == [0, 1]
+    left, right = flows.predictions(record()).axes
+    for axes in (left, right):
+        assert [t.get_text() for t in axes.get_xticklabels()] == ["48\n(4 × 4 pixels)", "192\n(8 × 8 pixels)"]
+    values = {left: loss_of, right: lambda m: kd_of(m, 50)}
+    for axes, value in values.items():
+        for container, prediction in zip(axes.containers, ("x0", "eps", "u")):
+            wanted = [value(on_pixels(p, prediction)) for p in (4, 8)]
+            assert list(container.lines[0].get_ydata()) == pytest.approx(wanted)
+            assert sorted(round(x) for x in container.lines[0].get_xdata()) == [0, 1]
     lines = {
-        line.get_label(): line.get_ydata()[0] for line in axes.lines if line.get_label() in flows.last_rows(record())
+        line.get_label(): line.get_ydata()[0] for line in right.lines if line.get_label() in flows.last_rows(record())
     }
     assert lines["pixel U-Net by DDPM"] == pytest.approx(kd_of(flow.METHODS[-1], 50)) and len(lines) == 3
+
+
+def test_patches_are_told_by_the_loss_that_all_share_and_a_distance_that_disagrees_is_named():
+    one = record()
+    x0, eps, u = (on_pixels(8, name).name for name in ("x0", "eps", "u"))
+    said = flows.what_patches_ask_for(one)
+    assert f"192 numbers in a patch {loss_of(on_pixels(8, 'x0')):.2f} (x₀)" in said and "is 96 wide" in said
+    assert "only predicting x₀ learns" in said and "puts" not in said  # KD-E has x0 first as well
+    for row in one["results"]["rows"]:
+        if row["method"] == u:
+            row["quality"]["kd_e"] = 0.001
+    assert "It puts u first, and the rows below say that it is wrong" in flows.what_patches_ask_for(one)
+    one["results"]["methods"][eps]["loss"] = 1.5 * one["results"]["methods"][x0]["loss"]
+    assert "does not happen here to its full extent" in flows.what_patches_ask_for(one)
 
 
 def test_flaws_say_which_of_the_two_shares_is_further_from_real_ones():
