@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # (f32x4.relaxed_madd a b c) is a * b + c, rounded once or twice, as the machine likes
-A = r"(\(local\.get \$\w+\)|\(f32x4\.splat \(f32\.const \S+\)\))"
+A = r"(\(local\.get \$\w+\)|\(f32x4\.splat \(f32\.const [^\s()]+\)\))"
 FUSED = re.compile(rf"\(f32x4\.relaxed_madd {A} {A} {A}\)")
 
 
