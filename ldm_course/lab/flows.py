@@ -163,6 +163,18 @@ def what_patches_ask_for(record: Record) -> str:
     return " ".join(said)
 
 
+def in_a_minute(record: Record) -> str:
+    """What the run says of transformers with as many tokens in either space, in a sentence."""
+    rows, methods_of = last_rows(record), record["results"]["methods"]
+    large = max(_on_pixels(record).items())[1]
+    latent, *drawn = [rows[name]["quality"]["kd_e"] for name in ("latent DiT/2 as a flow", *large.values())]
+    learnt = ", ".join(f"{methods_of[large[x]]['loss']:.2g} ({says})" for x, (_, says) in PREDICTED.items())
+    return (
+        f"At that cost the one in latents reaches KD-E {latent:.2f}, those on pixels {min(drawn):.2f} to "
+        f"{max(drawn):.2f}; and there it matters what is predicted: u is learnt to an error of {learnt}."
+    )
+
+
 def published() -> Table:
     """FID of 50,000 pictures of ImageNet, by what a transformer predicts and the numbers in a patch (Li & He 2025,
     JiT, Table 2, their v-loss), as the figure of our own has it."""
