@@ -107,6 +107,24 @@ MISTAKES = (
     Mistake("sample --checkpoint model.safetensors --guidance nan", "--guidance nan; expected a finite number"),
     Mistake("sample --checkpoint model.safetensors --eta -0.5 --method ddim", "--eta -0.5; expected 0 or more"),
     Mistake("compare --budget -1", "--budget -1; expected more than 0"),
+    *(
+        Mistake(f"train {what} {STEPS} {option}", f"{option.split()[0]} is not for `train {what.split()[0]}`, only for")
+        for what, option in (
+            ("pixel", "--kl 0.1"),
+            ("latent --autoencoder autoencoder.safetensors", "--adversarial 0.1"),
+            ("autoencoder", "--schedule linear"),
+            ("autoencoder", "--prediction eps"),
+            ("autoencoder", "--unconditional"),
+            ("text2image --autoencoder autoencoder.safetensors", "--unconditional"),
+            ("clip", "--flip"),
+        )
+    ),
+    Mistake("reference --status --collect", "not allowed with"),
+    Mistake("reference --status --publish", "not allowed with"),
+    Mistake("sample --checkpoint model.safetensors --negative moon --guidance 1", "which does not look at it"),
+    Mistake("cost --size 20", "--size 20; the networks of profile 'smoke' need a multiple of"),
+    Mistake("data --data unlabelled.npz", "has names of classes and no labels"),
+    Mistake("evaluate --checkpoint model.safetensors --data scenes --fid --inception text.safetensors", "Inception"),
     Mistake("claims --chapter 11", "--chapter 11; expected 10 or less"),
     Mistake("reference --stage first-stage", "did you mean first-stage-f4"),
     Mistake("reference --minutes 0", "--minutes 0; expected more than 0"),

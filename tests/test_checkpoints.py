@@ -195,6 +195,8 @@ def test_missing_files_and_folders_are_one_clear_line(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(ValueError, match="no such checkpoint"):
             load_model(path)
+    with pytest.raises(ValueError, match=r"one of that name comes with the course \(--pretrained\)"):
+        load_model("emoji-32-latent")
 
 
 def test_an_autoencoder_is_no_denoiser_nor_is_a_bare_unet(tmp_path):

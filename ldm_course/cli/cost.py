@@ -42,6 +42,9 @@ def _of_course(args: argparse.Namespace) -> int:
     size, batch, profile = args.size or SIZE, args.batch_size or 1, profiles.profile(args.profile)
     c, side, _ = latent_shape(profile.autoencoder, size)
     shapes = {"pixel": (3, size), "latent": (c, side)}
+    factor = profile.autoencoder.downsample * profile.unet.multiple
+    if size % factor:
+        raise ValueError(f"--size {size}; the networks of profile {profile.name!r} need a multiple of {factor}")
     device = default_device()
     calls, lines = {}, {}
     for space, (channels, size) in shapes.items():

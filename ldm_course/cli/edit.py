@@ -98,8 +98,8 @@ def _options(d: Denoiser, args: argparse.Namespace) -> dict:
 
 
 def _mask(path: Path, picture: Image.Image, size: int) -> torch.Tensor:
-    """Bool (1, 1, size, size): where the file is white, or white in part."""
-    mask = open_picture(path).convert("L")
+    """Bool (1, 1, size, size): where the file is white, or white in part; what is transparent counts as black."""
+    mask = open_picture(path, over="black").convert("L")
     if mask.size != picture.size:
         given, expected = (f"{width} x {height}" for width, height in (mask.size, picture.size))
         raise ValueError(f"--mask {path} is {given} pixels; expected {expected}, as large as the picture")

@@ -42,7 +42,9 @@ def what_to_draw(parser: argparse.ArgumentParser, label_default: str) -> None:
     parser.add_argument("--prompt", help="what to draw, in words, for a model that reads; emoji count as their names")
     parser.add_argument("--negative", metavar="PROMPT", help="what guidance is to lead away from")
     parser.add_argument(
-        "--guidance", type=number(Number), help="classifier-free; 1 is none (default: 3 with a prompt, else 1)"
+        "--guidance",
+        type=number(Number),
+        help="classifier-free; 1 is none (default: 3 with a prompt or a negative one, else 1)",
     )
     parser.add_argument("--seed", type=number(Seed), default=0)
 
@@ -60,8 +62,12 @@ def asked(d: Denoiser, args: argparse.Namespace) -> dict:
 
 
 def guidance(args: argparse.Namespace) -> float:
-    """What was asked for; else 3 with a prompt, and none without."""
-    return args.guidance if args.guidance is not None else 1.0 if args.prompt is None else 3.0
+    """What was asked for; else 3 with a prompt or a negative one, and none without. ValueError: a negative prompt for
+    guidance that does not look at it."""
+    if args.negative is not None and args.guidance == 1:
+        raise ValueError("--negative with --guidance 1, which does not look at it; ask for more, or leave one out")
+    words = args.prompt is not None or args.negative is not None
+    return args.guidance if args.guidance is not None else 3.0 if words else 1.0
 
 
 def named(text: str) -> Path:

@@ -16,7 +16,8 @@ from .options import named
 
 
 def reference_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--status", action="store_true", help="say what is done and what is missing, and run nothing")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--status", action="store_true", help="say what is done and what is missing, and run nothing")
     parser.add_argument(
         "--stage", action="append", metavar="NAME", help="only this one (may be given again), and its needs"
     )
@@ -27,10 +28,10 @@ def reference_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=named, default=Path("runs/reference"), help="folder for records, weights and states"
     )
-    parser.add_argument(
+    one.add_argument(
         "--publish", action="store_true", help="also put records, and small weights, into the course's own"
     )
-    parser.add_argument("--collect", action="store_true", help="publish what is in --out so far, and run nothing")
+    one.add_argument("--collect", action="store_true", help="publish what is in --out so far, and run nothing")
 
 
 def reference(args: argparse.Namespace) -> int:

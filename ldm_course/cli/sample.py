@@ -100,7 +100,7 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
 def evaluate(args: argparse.Namespace) -> int:
     """`ldm-course evaluate`."""
     if args.fid or args.inception:
-        inception.inception_weights(args.inception)  # now, not after the pictures
+        inception.network(args.inception)  # now, not after the pictures
     d = chosen_model(args)
     if args.data is None and "data" not in d.meta:
         raise ValueError("this checkpoint does not say what it was trained on; give --data")
@@ -117,8 +117,9 @@ def evaluate(args: argparse.Namespace) -> int:
         if real.captions is None:
             raise ValueError(f"{real.name} has no captions, but the model was trained with texts")
         condition = {"prompt": real.subset(some).captions}
+    reference = distances.Reference(real, seed=args.seed)
     made = _made(d, args, **condition)
-    result = distances.evaluate(made, real.images, seed=args.seed)
+    result = distances.evaluate(made, reference)
     fd_e, kd_e, count = quality(result)
     print(f"{args.method}, {args.steps} steps, against {len(real)} pictures of {real.name}")
     print(f"FD-E (floor)  {fd_e}\nKD-E (floor)  {kd_e}\npictures      {count}")

@@ -16,6 +16,17 @@ from ..lab.records import slug
 from ..lab.runs import AutoencoderRun, ClipRun, DenoiserRun, check_name, train_run, with_classes
 from .options import apart, named, which_data
 
+DENOISERS = ("pixel", "latent", "text2image")
+ONLY = {  # options that some kinds of training know: which kinds, and what holds where nothing is said
+    "flip": (("autoencoder", *DENOISERS), False),
+    "unconditional": (("pixel", "latent"), False),
+    "schedule": (DENOISERS, "cosine"),
+    "prediction": (DENOISERS, "v"),
+    "perceptual": (("autoencoder",), 0.1),
+    "kl": (("autoencoder",), 1e-4),
+    "adversarial": (("autoencoder",), 0.0),
+}
+
 
 def train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("autoencoder", "pixel", "latent", "text2image", "clip"))
@@ -34,13 +45,13 @@ def train_options(parser: argparse.ArgumentParser) -> None:
         "--accumulate", type=number(Count), default=1, help="parts that a batch is divided into, to save memory"
     )
     parser.add_argument("--precision", choices=("auto", "no", "fp16", "bf16"), default="auto")
-    parser.add_argument("--flip", action="store_true", help="mirror half of the pictures")
-    parser.add_argument("--unconditional", action="store_true", help="ignore the labels")
-    parser.add_argument("--schedule", choices=SCHEDULES, default="cosine")
-    parser.add_argument("--prediction", choices=PREDICTIONS, default="v")
-    parser.add_argument("--perceptual", type=number(Weight), default=0.1, help="weight of the perceptual loss")
-    parser.add_argument("--kl", type=number(Weight), default=1e-4, help="weight of the KL term")
-    parser.add_argument("--adversarial", type=number(Weight), default=0.0, help="weight of the patch-adversarial loss")
+    parser.add_argument("--flip", action="store_true", default=None, help="mirror half of the pictures")
+    parser.add_argument("--unconditional", action="store_true", default=None, help="ignore the labels")
+    parser.add_argument("--schedule", choices=SCHEDULES, help="(default: cosine)")
+    parser.add_argument("--prediction", choices=PREDICTIONS, help="(default: v)")
+    parser.add_argument("--perceptual", type=number(Weight), help="weight of the perceptual loss (default: 0.1)")
+    parser.add_argument("--kl", type=number(Weight), help="weight of the KL term (default: 0.0001)")
+    parser.add_argument("--adversarial", type=number(Weight), help="weight of the patch-adversarial loss (default: 0)")
     parser.add_argument("--seed", type=number(Seed), default=0)
     parser.add_argument(
         "--sample-every", type=number(Several), default=1000, help="steps between two grids of pictures"
@@ -67,6 +78,11 @@ def train(args: argparse.Namespace) -> int:
     in_latents = args.what in ("latent", "text2image")
     if in_latents != (args.autoencoder is not None):
         raise ValueError("--autoencoder FILE goes with `train latent` and `train text2image`, and only with them")
+    for option, (kinds, usual) in ONLY.items():
+        if getattr(args, option) is None:
+            setattr(args, option, usual)
+        elif args.what not in kinds:
+            raise ValueError(f"--{option} is not for `train {args.what}`, only for {', '.join(kinds)}")
     size = profile.size if args.size is None else args.size
     name = f"{slug(args.data)}-{size}-{args.what}" if args.name is None else args.name
     out = args.out or Path("runs") / name

@@ -190,18 +190,22 @@ def _load_folder(path: Path, size: int, split: str, limit: int | None, seed: int
     return Pictures(images, labels, classes, name=str(path), source=f"pictures of {shown(path.name)}", split=split)
 
 
-def open_picture(path: Path) -> Image.Image:
-    """One file, upright, over white, in RGB of 8 bits. ValueError: it is no picture that Pillow can read."""
+def open_picture(path: Path, over: str = "white") -> Image.Image:
+    """One file, upright, what is transparent `over` a colour, in RGB of 8 bits. ValueError: it is no picture that
+    Pillow can read, or its values need more than 16 bits."""
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode == "F":
                 raise ValueError("its values are floating-point; save it with 8 or 16 bits")
             if image.mode.startswith("I"):  # 16 bits of grey
-                image = Image.fromarray((np.asarray(image, np.int64).clip(0, 65535) / 257).round().astype(np.uint8))
+                grey = np.asarray(image, np.int64)
+                if grey.min() < 0 or grey.max() > 65535:
+                    raise ValueError(f"its values go from {grey.min()} to {grey.max()}; save it with 8 or 16 bits")
+                image = Image.fromarray((grey / 257).round().astype(np.uint8))
             if image.has_transparency_data:
                 image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+                image = Image.alpha_composite(Image.new("RGBA", image.size, over), image)
             return image.convert("RGB")
     except Exception as error:  # Pillow's decoders raise many kinds
         raise ValueError(f"{path} cannot be read as a picture: {_one_line(error)}") from error
@@ -221,6 +225,8 @@ def _load_npz(path: Path, size: int, split: str, limit: int | None, seed: int) -
         if key in stored and stored[key].shape != (len(images),):
             raise ValueError(f"{path}: {key} has shape {stored[key].shape}; expected ({len(images)},), one per picture")
     labels = classes = captions = None
+    if "classes" in stored and "labels" not in stored:
+        raise ValueError(f"{path} has names of classes and no labels; add labels, or leave the names out")
     if "labels" in stored:
         if stored["labels"].dtype.kind not in "iu":
             raise ValueError(f"{path}: labels are {stored['labels'].dtype}; expected whole numbers from 0 up")

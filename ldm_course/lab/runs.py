@@ -252,6 +252,8 @@ def train_run(
             code=code,
         )
         save_record(record, new)
+    if isinstance(failed, ValueError):
+        raise ValueError(f"{out / name}.safetensors is written, but could not be judged: {failed}") from failed
     if failed is not None:
         raise failed
     if publish:

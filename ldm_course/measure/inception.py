@@ -32,7 +32,7 @@ def fid(
     for name, images in zip(("generated", "reference"), sets):
         check_pictures(images, name)
     device = torch.device(device) if device is not None else default_device()
-    net = _inception(inception_weights(weights), str(device))
+    net = network(weights, device)
     return frechet_distance(*(_inception_features(net, images, batch_size, device, progress) for images in sets))
 
 
@@ -53,6 +53,11 @@ def _inception_features(net, images: Tensor, batch_size: int, device: torch.devi
     """The network's last average pooling, (N, 2048), for pictures in [0, 1]; it resizes them to 299 itself."""
     batches = tqdm(images.split(batch_size), desc="inception", disable=not progress)
     return torch.cat([net(batch.to(device).float() / 255)[0].flatten(1).cpu() for batch in batches])
+
+
+def network(weights: str | os.PathLike | None = None, device=None) -> torch.nn.Module:
+    """pytorch-fid's Inception, loaded once; weights as for `fid`, and its errors."""
+    return _inception(inception_weights(weights), str(device if device is not None else default_device()))
 
 
 @cache
@@ -94,5 +99,6 @@ def inception_weights(weights: str | os.PathLike | None = None) -> Path:
 
 
 def _one_line(error: Exception) -> str:
-    """The first sentence of another library's message."""
-    return " ".join(str(error).split()).split(". ")[0][:160] or type(error).__name__
+    """The first sentence of another library's message, and, where it is hardly one, the kind of its error."""
+    said = " ".join(str(error).split()).split(". ")[0][:160]
+    return said if " " in said else f"{type(error).__name__} {said}".strip()

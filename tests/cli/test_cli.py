@@ -315,6 +315,13 @@ def test_evaluate_draws_classes_as_often_as_the_data_has_them(capsys, monkeypatc
     assert torch.equal(torch.bincount(asked[0], minlength=len(classes)), 2 * expected)
 
 
+def test_too_few_pictures_to_judge_by_are_refused_before_any_is_drawn(capsys, monkeypatch):
+    file = denoiser(Path("c.safetensors"), data="scenes")
+    monkeypatch.setattr(Denoiser, "generate", lambda *a, **k: pytest.fail("drawn"))
+    words = ["evaluate", "--checkpoint", file, "--limit"]
+    assert "a reference of 3 pictures; expected at least 4" in refused(capsys, *words, 3)
+
+
 def test_classes_are_matched_by_their_names(capsys, monkeypatch):
     """A network of an edition that sorted folders as text knows "10" as its second class; the data has it third."""
     for k, name in enumerate(("1", "2", "10", "20")):
@@ -382,6 +389,10 @@ def test_a_pixel_that_is_masked_in_part_is_drawn_anew(model, monkeypatch):
     words = ["edit", "--checkpoint", model, "--picture", "p.png", "--mask", "m.png", "--count", "1", "--steps", "1"]
     assert main.main(words) == 0
     assert asked[0].nonzero().tolist() == [[0, 0, 3, 4]]
+    strokes = np.dstack([np.full((80, 80, 3), 255, np.uint8), mask])  # white on a canvas that is transparent elsewhere
+    Image.fromarray(strokes).save("m.png")
+    assert main.main(words) == 0
+    assert torch.equal(asked[1], asked[0])
 
 
 def test_cost_counts_both_spaces(capsys):
@@ -487,7 +498,6 @@ MISTAKES = {
     "compare: few": (["compare", "--data", "scenes", "--limit", 4], "scenes has 4 training"),
     "compare: size": (["compare", "--data", "scenes", "--size", 36], "multiple of 8"),
     "unknown name": (["sample", "--pretrained", "best"], "no pretrained checkpoint 'best'"),
-    "a name for a file": (["sample", "--checkpoint", "emoji-32-latent"], "comes with the course (--pretrained)"),
     "missing file": (["sample", "--checkpoint", "none.safetensors"], "none.safetensors: no such checkpoint"),
     "cost: size": (["cost", "--size", 0], "--size 0; expected more than 0"),
     "cost: odd size": (["cost", "--size", 30], "30"),

@@ -393,6 +393,9 @@ def test_a_torn_picture_is_named(tmp_path):
     refused(lambda: loaders.open_picture(tmp_path / "torn.jpg"), "torn.jpg")
     Image.fromarray(whole[..., 0].astype(np.float32)).save(tmp_path / "float.tif")
     refused(lambda: loaders.open_picture(tmp_path / "float.tif"), "float.tif", "8 or 16 bits")
+    for value in (-1, 65536):
+        Image.fromarray(np.full((8, 8), value, np.int32)).save(tmp_path / "int.tif")
+        refused(lambda: loaders.open_picture(tmp_path / "int.tif"), "int.tif", f"go from {value}", "8 or 16 bits")
 
 
 def test_empty_folders_and_single_pictures(tmp_path):

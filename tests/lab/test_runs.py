@@ -68,7 +68,8 @@ def test_what_was_trained_is_on_the_disk_before_it_is_judged(monkeypatch, capsys
 
     monkeypatch.setattr(distances, "evaluate", fails)
     assert main.main(["train", "pixel", *TINY, "--name", "kept"]) == 2
-    assert "no judgement today" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "runs/kept/kept.safetensors is written, but could not be judged: no judgement today" in said
     assert load_model("runs/kept/kept.safetensors")[1]["data"] == "scenes"
     assert load_record("kept", "runs/kept")["results"]["not_judged"] == "no judgement today"
 
