@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -197,6 +198,17 @@ def test_missing_files_and_folders_are_one_clear_line(tmp_path):
             load_model(path)
     with pytest.raises(ValueError, match=r"one of that name comes with the course \(--pretrained\)"):
         load_model("emoji-32-latent")
+
+
+def test_a_flipped_bit_in_what_the_course_ships_is_found(tmp_path):
+    for path in (ROOT / "checkpoints").glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            assert "checksum" in file.metadata(), path
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    (tmp_path / path.name).write_bytes(content)
+    with pytest.raises(ValueError, match="its checksum differs"):
+        load_model(tmp_path / path.name)
 
 
 def test_an_autoencoder_is_no_denoiser_nor_is_a_bare_unet(tmp_path):
