@@ -110,6 +110,8 @@ MISTAKES = (
     Mistake("claims --chapter 11", "--chapter 11; expected 10 or less"),
     Mistake("reference --stage first-stage", "did you mean first-stage-f4"),
     Mistake("reference --minutes 0", "--minutes 0; expected more than 0"),
+    Mistake("reference --collect --profile smoke --out none", "nothing of profile smoke in none to publish"),
+    Mistake("reference --collect --profile smoke --out torn", "cannot be read from scene-detector-64-smoke.json"),
     Mistake(
         "sample --checkpoint model.safetensors --steps 1001",
         "steps=1001; expected a whole number from 1 to 1000",

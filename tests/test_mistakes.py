@@ -92,6 +92,8 @@ def folder(tmp_path_factory):
     (place / "empty").mkdir()
     (place / "empty" / "notes.txt").write_text("no picture")
     (place / "home" / "records").mkdir(parents=True)
+    (place / "torn" / "records").mkdir(parents=True)
+    (place / "torn" / "records" / "scene-detector-64-smoke.json").write_text("{")
     return place
 
 
