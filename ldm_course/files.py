@@ -316,13 +316,29 @@ def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadat
         _put_in_order(temporary)
 
 
+def readable(path: str | os.PathLike) -> Path:
+    """The path, of a file that can be opened; some readers wait for ever at a pipe, or call broken what is locked.
+    ValueError, which says what to do: there is none, it is no file, or it may not be read."""
+    path = Path(path)
+    try:
+        if path.is_file():
+            path.open("rb").close()
+        elif path.exists():
+            raise ValueError(f"{path} is no file, but a folder or a pipe; move it away, or name another")
+        else:
+            raise ValueError(f"there is no file {path}")
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"{path} cannot be opened ({reason}); change its permissions, or name another") from error
+    return path
+
+
 def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file and its metadata. ValueError, in one line: there is no such file, it is broken,
-    or it is not what was written."""
+    """The tensors of a safetensors file and its metadata. ValueError, in one line: what `readable` refuses, a file that
+    is broken, or that is not what was written."""
     path = Path(path)
     settled(path.parent)
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+    readable(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

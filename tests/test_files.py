@@ -19,6 +19,7 @@ from ldm_course.files import (
     at_work_in,
     cached_tensors,
     load_tensors,
+    readable,
     save_tensors,
     settled,
     shown,
@@ -187,6 +188,27 @@ def test_every_flipped_bit_is_noticed(tmp_path):
 def test_files_of_the_first_edition_have_no_checksum_and_are_read(tmp_path):
     save_file({"w": torch.ones(3)}, tmp_path / "old.safetensors", metadata={"kind": "unet"})
     assert load_tensors(tmp_path / "old.safetensors")[1] == {"kind": "unet"}
+
+
+@pytest.mark.parametrize(
+    "there, says",
+    [
+        (lambda path: None, "there is no file"),
+        (Path.mkdir, "is no file, but a folder or a pipe; move it away"),
+        (os.mkfifo, "is no file, but a folder or a pipe; move it away"),
+        (Path.touch, r"cannot be opened \(Permission denied\); change its permissions"),
+    ],
+)
+def test_what_cannot_be_opened_is_not_called_broken_and_nobody_waits_at_a_pipe(there, says, tmp_path, monkeypatch):
+    def locked(*given):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = tmp_path / "x.safetensors"
+    there(path)
+    monkeypatch.setattr(Path, "open", locked)  # the superuser, whom tests may run as, may open all files
+    for read in (readable, load_tensors):
+        with pytest.raises(ValueError, match=says):
+            read(path)
 
 
 WRONG = ("nothing", "text", "nan", "int", {"x": (3, 2)}, {"y": (2, 2)}, {"x": (2, 2), "y": (1,)})

@@ -231,7 +231,7 @@ def collect(profile: Profile, out: Path, names: list[str] | None = None, say: Ca
     found = [stage for stage in wanted if place_of("record", record_name(stage.name, profile), out).is_file()]
     if not found:
         raise ValueError(
-            f"nothing of profile {profile.name} in {out} to publish; name the stages' folder by --out, and their --profile"
+            f"nothing of profile {profile.name} in {out} to publish; name the stages' folder by --out, and --profile"
         )
     for stage in found:
         _publish(stage, profile, out, say)

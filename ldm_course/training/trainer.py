@@ -43,7 +43,7 @@ from ..checks import STRICT, STRICT_BUT_OPEN, check
 from ..config import TrainConfig
 from ..device import chosen_precision
 from ..diffusion.objectives import BatchRandom, Objective
-from ..files import all_finite, load_tensors, save_tensors, writable_folder
+from ..files import all_finite, load_tensors, readable, save_tensors, writable_folder
 from ..networks.weights import check_fits
 from .graphs import WARM_STEPS, StepGraph
 from .memory import check_memory, saved_if_out_of_memory
@@ -409,7 +409,7 @@ class Trainer:
 
     def load_state(self) -> None:
         """Goes back to what `save_state` wrote."""
-        path = self.out / STATE_FILE
+        path = readable(self.out / STATE_FILE)  # else what follows would advise to delete a good one
 
         def unreadable(error: Exception) -> ValueError:
             reason = " ".join(str(error).split())
