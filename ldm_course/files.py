@@ -107,7 +107,7 @@ def written_together(folder: str | os.PathLike) -> Iterator[Path]:
     folder = Path(folder)
     with _telling(folder), _new_folder(folder) as new:
         yield new
-        for file in _files_in(new):
+        for file, _ in _moves(new, folder):
             _open_to_others(file)
         while True:
             settled(folder)
@@ -128,16 +128,29 @@ def settled(folder: str | os.PathLike) -> Path:
         arriving = place / _ARRIVING
         if arriving.is_dir():
             try:
-                for file in _files_in(arriving):
-                    _moved(file, place / file.relative_to(arriving))
+                for file, to in _moves(arriving, place):
+                    _moved(file, to)
                 shutil.rmtree(arriving, ignore_errors=True)
             except PermissionError:
                 pass  # a reader who may not write: what belongs together is told by fingerprints
     return folder
 
 
-def _files_in(folder: Path) -> list[Path]:
-    return sorted(Path(at, name) for at, _, names in os.walk(folder) for name in names)
+def _moves(new: Path, folder: Path) -> list[tuple[Path, Path]]:
+    """Each file of a set, and where it goes; Unwritten, before the first is moved, if one of them cannot."""
+    files = sorted(Path(at, name) for at, _, names in os.walk(new) for name in names)
+    places = [folder / file.relative_to(new) for file in files]
+    check_free(*places)
+    return list(zip(files, places))
+
+
+def check_free(*files: Path) -> None:
+    """Asked before any work, as `writable_folder` is. Unwritten: something that is no file lies where one of these is
+    to go, or no folder where it is to lie."""
+    for file in files:
+        for place, fits in ((file, Path.is_file), (file.parent, Path.is_dir)):
+            if place.exists() and not fits(place):
+                raise Unwritten(errno.EEXIST, "something else is there; move it away, or name another", str(place))
 
 
 def _moved(file: Path, to: Path) -> None:

@@ -202,6 +202,10 @@ MISTAKES = (
         "The folder holds the state of a run with other settings, and a run goes on only from its own.",
         "Name another folder by `--out`, or another run by `--name`; or delete the state that the message names.",
     ),
+    Mistake(f"train pixel {STEPS} --name x --out way-w", "way-w/x.safetensors cannot be written: something else is"),
+    Mistake(f"train pixel {STEPS} --name x --out way-r", "way-r/x.json cannot be written: something else is there"),
+    Mistake(f"train pixel {STEPS} --name x --out way-s", "way-s/samples cannot be written: something else is there"),
+    Mistake(f"train pixel {STEPS} --name x --out new --publish", "x.safetensors cannot be written: something else"),
     Mistake(f"train pixel {STEPS} --out state", "progress.step=-3; expected 0 or more"),
     # ----------------------------------------------------------------------------- letter n: sizes that cannot be
     Mistake("cost --size 1000000", "--size 1000000; expected 16384 or less"),

@@ -143,6 +143,23 @@ def test_a_set_whose_move_was_cut_off_is_completed_by_the_next_who_opens_the_fol
     assert words(tmp_path) == {"new"} and names(tmp_path) == ["a.txt", "below", "below/b.txt", "c.txt"]
 
 
+@pytest.mark.parametrize("named, lies", [("c.txt/x", "c.txt"), ("below", "below"), ("a.txt/x", "a.txt")])
+def test_a_set_with_something_in_the_way_of_one_file_moves_none(named, lies, tmp_path):
+    (tmp_path / named).parent.mkdir(exist_ok=True)
+    (tmp_path / named).write_text("mine")
+    before = names(tmp_path)
+    with pytest.raises(Unwritten, match=f"{lies} cannot be written: something else is there; move it away"):
+        with written_together(tmp_path) as new:
+            fill(new, "new")
+    assert names(tmp_path) == before and (tmp_path / named).read_text() == "mine"
+    (tmp_path / ".arriving").mkdir()  # a set that was completed before something came in its way
+    fill(tmp_path / ".arriving", "new")
+    arrived = names(tmp_path)
+    with pytest.raises(Unwritten, match=lies):
+        settled(tmp_path)
+    assert names(tmp_path) == arrived
+
+
 def test_two_sets_for_one_folder_follow_each_other(tmp_path):
     with written_together(tmp_path) as first:
         fill(first, "first")

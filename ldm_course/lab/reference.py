@@ -22,7 +22,7 @@ import torch
 from ..checkpoints import load_model
 from ..data.loaders import open_picture
 from ..device import default_device
-from ..files import PLACES, at_work_in, home, place_of, writable_folder, written_together
+from ..files import PLACES, at_work_in, check_free, home, place_of, writable_folder, written_together
 from ..page.numbers import duration, number
 from .profiles import Profile
 from .records import code_state, figure, is_finished, load_record, make_record, place, save_record, state
@@ -219,6 +219,7 @@ def _run_alone(stage: Stage, profile: Profile, out: Path, minutes: float | None,
     run = Run(stage.name, profile, out, limit, default_device(), keep, new)
     for folder, _ in PLACES.values():
         writable_folder(out / folder)
+    check_free(*(place_of(kind, run.name, out) for kind in PLACES))
     # where a process has the GPU for itself: chosen by timing beside others, kernels have once returned rubbish
     torch.backends.cudnn.benchmark = run.device.type == "cuda" and not run.scale.long
     keep(stage.run(run))
