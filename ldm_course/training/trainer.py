@@ -197,8 +197,8 @@ class Trainer:
         show: bool = False,
         label: str = "train",
     ) -> Progress:
-        """Trains to the configuration's end, to step `until`, or until so many seconds of training in all, whichever
-        comes first; returns the progress.
+        """Trains to the configuration's end, to step `until`, or until so many seconds of training in all (a step at
+        least), whichever comes first; returns the progress.
 
         `every=(n, f)` calls f(self) each n steps; its time is not counted. `show` draws a progress bar.
         """
@@ -290,7 +290,7 @@ class Trainer:
         return copy.deepcopy(self.ema.module).eval().to(memory_format=torch.contiguous_format)
 
     def _ended(self, stop: int | None, limit: float | None, running: float) -> bool:
-        out_of_time = limit is not None and self.progress.seconds + running >= limit
+        out_of_time = limit is not None and self.progress.step > 0 and self.progress.seconds + running >= limit
         if self.accelerator.num_processes > 1 and limit is not None:
             # clocks differ between processes: one of them decides for all
             flag = torch.tensor([float(out_of_time)], device=self.accelerator.device)

@@ -285,6 +285,14 @@ def test_commands_run_without_docstrings_and_with_a_narrow_encoding():
     assert done.stdout.isascii() and b"\\x" in done.stdout
 
 
+@pytest.mark.parametrize("closed", [["stdout"], ["stderr"], ["stdout", "stderr"]])
+def test_a_closed_stream_is_a_silent_one(closed, monkeypatch):
+    for name in closed:
+        monkeypatch.setattr(sys, name, None)  # as Python has it after >&-
+    assert main.main(["train", "pixel", *TINY, "--steps", "1", "--name", "x"]) == 0
+    assert main.main(["data", "--data", "nowhere"]) == 2
+
+
 def test_no_home_is_one_line(monkeypatch, capsys):
     def nobody(self):
         raise RuntimeError("Could not determine home directory.")
