@@ -29,12 +29,15 @@ def home() -> Path:
     `$LDM_HOME` if set; else the repository, when the package runs from a checkout; else what the installed
     package carries. Refused with ValueError: an `$LDM_HOME` that is no folder.
     """
-    chosen = os.environ.get("LDM_HOME")
-    if chosen:
-        if not Path(chosen).is_dir():
-            raise ValueError(f"LDM_HOME={chosen!r} is not a folder; point it to one that has records/ in it")
-        return Path(chosen)
-    return checkout() or Path(__file__).parent / "_stored"
+    return named_folder("LDM_HOME", "records/") or checkout() or Path(__file__).parent / "_stored"
+
+
+def named_folder(variable: str, holds: str) -> Path | None:
+    """The folder that an environment variable names, None where it is not set. ValueError: it names none."""
+    chosen = os.environ.get(variable)
+    if chosen and not expanded(chosen).is_dir():
+        raise ValueError(f"{variable}={chosen!r} is not a folder; point it to one that has {holds} in it")
+    return expanded(chosen) if chosen else None
 
 
 # of machine and patience that a stage is recorded on, the largest first: what ends the names of its files
@@ -55,11 +58,17 @@ def place_of(kind: str, name: str, root: str | os.PathLike | None = None) -> Pat
 
 
 def expanded(path: str | os.PathLike) -> Path:
-    """The path with its ~ replaced. ValueError: nobody knows of whom it is, since HOME is not set."""
+    """The path with its ~ replaced. ValueError: nobody knows of whom it is, since HOME is not set, or no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise ValueError(f"{path}: there is no home folder here; set HOME, or LDM_CACHE to a folder") from None
+        user = Path(path).parts[0][1:]
+        why = (
+            f"user {user!r} here; name the folder in full"
+            if user
+            else "home folder here; set HOME, or LDM_CACHE to one"
+        )
+        raise ValueError(f"{path}: there is no {why}") from None
 
 
 def shown(path: str | os.PathLike) -> str:

@@ -177,6 +177,7 @@ MISTAKES = (
         "sample --checkpoint scale.safetensors", "conv_in.weight has a factor for each row, but is not stored in 8"
     ),
     Mistake("sample --checkpoint json.safetensors", "meta: Expecting value"),
+    Mistake("data --data ~nobody-else/x", "~nobody-else/x: there is no user 'nobody-else' here"),
     Mistake("data --data html.npz", "html.npz cannot be read as an .npz of plain arrays: File is not a zip file"),
     Mistake("data --data negative.npz", "labels go down to -1; expected whole numbers from 0 up"),
     Mistake("sample --checkpoint kind.safetensors", "kind='gan'; expected 'unet'"),

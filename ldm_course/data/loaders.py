@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..checks import Count, PictureSide, Seed, check
 from ..device import check_room
-from ..files import expanded, readable, shown, written_whole
+from ..files import expanded, named_folder, readable, shown, written_whole
 from . import emoji, scenes
 from .folders import SUFFIXES, left_out, natural, pictures_below, tell
 from .pictures import Pictures
@@ -129,7 +129,7 @@ def _load_scenes(size: int, split: str, limit: int | None, seed: int) -> Picture
 
 
 def _cifar10_npz() -> Path:
-    return expanded(os.environ.get("LDM_DATA") or cache_folder()) / "cifar10.npz"
+    return (named_folder("LDM_DATA", "cifar10.npz") or cache_folder()) / "cifar10.npz"
 
 
 def cifar10_is_here() -> bool:
@@ -138,7 +138,8 @@ def cifar10_is_here() -> bool:
 
 
 def _load_cifar10(size: int, split: str, limit: int | None, seed: int) -> Pictures:
-    """From $LDM_DATA/cifar10.npz if it is there, else torchvision's download with its checksum."""
+    """From $LDM_DATA/cifar10.npz if it is there, else torchvision's download with its checksum. ValueError: $LDM_DATA
+    names no folder."""
     path = _cifar10_npz()
     if path.exists():
         stored = _read_npz(path, (f"{split}_images", f"{split}_labels", "classes", "source"))
@@ -309,8 +310,9 @@ def cached(
 
 
 def _in_cache(name: str, stamp: str, shape: tuple[int, ...] | None) -> torch.Tensor | None:
+    path = cache_folder() / name
     try:
-        with np.load(readable(cache_folder() / name), allow_pickle=False) as stored:
+        with np.load(readable(path), allow_pickle=False) as stored:
             images = stored["images"]
             if str(stored["stamp"]) == stamp and images.dtype == np.uint8 and shape in (None, images.shape):
                 return torch.from_numpy(images)

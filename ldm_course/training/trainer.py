@@ -138,7 +138,8 @@ class Trainer:
     `out` is the folder for the run's state, saved every `save_every` steps and at the end; a run that finds a state
     there goes on from it. Losses are averaged over `log_every` steps. A loss or a weight that is not finite ends the
     run with `Diverged`, and leaves the last finite state.
-    ValueError: the state belongs to another run (another configuration, or other weights), or `out` takes no files.
+    ValueError: the state belongs to another run (another configuration, or other weights), or cannot be read, or `out`
+    takes no files.
     """
 
     def __init__(

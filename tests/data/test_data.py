@@ -25,6 +25,7 @@ from ldm_course.diffusion.objectives import BatchRandom
 def own_folders(tmp_path, monkeypatch):
     """No test reads or writes the user's cache, and none reaches the network."""
     monkeypatch.setenv("LDM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
     monkeypatch.setenv("LDM_DATA", str(tmp_path / "data"))
 
 
@@ -278,6 +279,13 @@ def test_cifar_at_other_sizes_is_resized_without_aliasing(tmp_path):
     large = load_data("cifar10", 64).images[1, 0].int()
     ideal = ((torch.arange(64) + 0.5) / 2 - 0.5) * 8
     assert (large[32, 8:-8] - ideal[8:-8]).abs().max() <= 1
+
+
+@pytest.mark.parametrize("named", ["nowhere", __file__])
+def test_a_folder_of_data_that_is_none_is_not_passed_over_for_a_download(named, monkeypatch):
+    monkeypatch.setenv("LDM_DATA", named)
+    for ask in (loaders.cifar10_is_here, lambda: load_data("cifar10")):
+        refused(ask, f"LDM_DATA={named!r} is not a folder", "cifar10.npz")
 
 
 def test_cifar_says_what_its_file_lacks(tmp_path):
