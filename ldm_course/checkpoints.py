@@ -289,7 +289,8 @@ def pretrained_path(name: str) -> Path:
     """Where a checkpoint of the course lies; ValueError, which lists the names, if there is none of that name."""
     shipped = _shipped()
     if name not in shipped:
-        raise ValueError(f"no pretrained checkpoint {name!r}; there are: {', '.join(shipped) or 'none'}")
+        none = f"none in {home() / 'checkpoints'}; point LDM_HOME to the folder that has them"
+        raise ValueError(f"no pretrained checkpoint {name!r}; there are: {', '.join(shipped) or none}")
     return shipped[name]
 
 

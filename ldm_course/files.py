@@ -29,12 +29,15 @@ def home() -> Path:
     `$LDM_HOME` if set; else the repository, when the package runs from a checkout; else what the installed
     package carries. Refused with ValueError: an `$LDM_HOME` that is no folder.
     """
-    chosen = os.environ.get("LDM_HOME")
-    if chosen:
-        if not Path(chosen).is_dir():
-            raise ValueError(f"LDM_HOME={chosen!r} is not a folder; point it to one that has records/ in it")
-        return Path(chosen)
-    return checkout() or Path(__file__).parent / "_stored"
+    return named_folder("LDM_HOME", "records/") or checkout() or Path(__file__).parent / "_stored"
+
+
+def named_folder(variable: str, holds: str) -> Path | None:
+    """The folder that an environment variable names, None where it is not set. ValueError: it names none."""
+    chosen = os.environ.get(variable)
+    if chosen and not expanded(chosen).is_dir():
+        raise ValueError(f"{variable}={chosen!r} is not a folder; point it to one that has {holds} in it")
+    return expanded(chosen) if chosen else None
 
 
 # of machine and patience that a stage is recorded on, the largest first: what ends the names of its files
@@ -55,11 +58,17 @@ def place_of(kind: str, name: str, root: str | os.PathLike | None = None) -> Pat
 
 
 def expanded(path: str | os.PathLike) -> Path:
-    """The path with its ~ replaced. ValueError: nobody knows of whom it is, since HOME is not set."""
+    """The path with its ~ replaced. ValueError: nobody knows of whom it is, since HOME is not set, or no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise ValueError(f"{path}: there is no home folder here; set HOME, or LDM_CACHE to a folder") from None
+        user = Path(path).parts[0][1:]
+        why = (
+            f"user {user!r} here; name the folder in full"
+            if user
+            else "home folder here; set HOME, or LDM_CACHE to one"
+        )
+        raise ValueError(f"{path}: there is no {why}") from None
 
 
 def shown(path: str | os.PathLike) -> str:
@@ -107,7 +116,7 @@ def written_together(folder: str | os.PathLike) -> Iterator[Path]:
     folder = Path(folder)
     with _telling(folder), _new_folder(folder) as new:
         yield new
-        for file in _files_in(new):
+        for file, _ in _moves(new, folder):
             _open_to_others(file)
         while True:
             settled(folder)
@@ -128,16 +137,29 @@ def settled(folder: str | os.PathLike) -> Path:
         arriving = place / _ARRIVING
         if arriving.is_dir():
             try:
-                for file in _files_in(arriving):
-                    _moved(file, place / file.relative_to(arriving))
+                for file, to in _moves(arriving, place):
+                    _moved(file, to)
                 shutil.rmtree(arriving, ignore_errors=True)
             except PermissionError:
                 pass  # a reader who may not write: what belongs together is told by fingerprints
     return folder
 
 
-def _files_in(folder: Path) -> list[Path]:
-    return sorted(Path(at, name) for at, _, names in os.walk(folder) for name in names)
+def _moves(new: Path, folder: Path) -> list[tuple[Path, Path]]:
+    """Each file of a set, and where it goes; Unwritten, before the first is moved, if one of them cannot."""
+    files = sorted(Path(at, name) for at, _, names in os.walk(new) for name in names)
+    places = [folder / file.relative_to(new) for file in files]
+    check_free(*places)
+    return list(zip(files, places))
+
+
+def check_free(*files: Path) -> None:
+    """Asked before any work, as `writable_folder` is. Unwritten: something that is no file lies where one of these is
+    to go, or no folder where it is to lie."""
+    for file in files:
+        for place, fits in ((file, Path.is_file), (file.parent, Path.is_dir)):
+            if place.exists() and not fits(place):
+                raise Unwritten(errno.EEXIST, "something else is there; move it away, or name another", str(place))
 
 
 def _moved(file: Path, to: Path) -> None:
@@ -316,13 +338,29 @@ def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadat
         _put_in_order(temporary)
 
 
+def readable(path: str | os.PathLike) -> Path:
+    """The path, of a file that can be opened; some readers wait for ever at a pipe, or call broken what is locked.
+    ValueError, which says what to do: there is none, it is no file, or it may not be read."""
+    path = Path(path)
+    try:
+        if path.is_file():
+            path.open("rb").close()
+        elif path.exists():
+            raise ValueError(f"{path} is no file, but a folder or a pipe; move it away, or name another")
+        else:
+            raise ValueError(f"there is no file {path}")
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"{path} cannot be opened ({reason}); change its permissions, or name another") from error
+    return path
+
+
 def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file and its metadata. ValueError, in one line: there is no such file, it is broken,
-    or it is not what was written."""
+    """The tensors of a safetensors file and its metadata. ValueError, in one line: what `readable` refuses, a file that
+    is broken, or that is not what was written."""
     path = Path(path)
     settled(path.parent)
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+    readable(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

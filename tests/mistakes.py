@@ -128,6 +128,8 @@ MISTAKES = (
     Mistake("claims --chapter 11", "--chapter 11; expected 10 or less"),
     Mistake("reference --stage first-stage", "did you mean first-stage-f4"),
     Mistake("reference --minutes 0", "--minutes 0; expected more than 0"),
+    Mistake("reference --collect --profile smoke --out none", "nothing of profile smoke in none to publish"),
+    Mistake("reference --collect --profile smoke --out torn", "cannot be read from scene-detector-64-smoke.json"),
     Mistake(
         "sample --checkpoint model.safetensors --steps 1001",
         "steps=1001; expected a whole number from 1 to 1000",
@@ -193,6 +195,7 @@ MISTAKES = (
         "sample --checkpoint scale.safetensors", "conv_in.weight has a factor for each row, but is not stored in 8"
     ),
     Mistake("sample --checkpoint json.safetensors", "meta: Expecting value"),
+    Mistake("data --data ~nobody-else/x", "~nobody-else/x: there is no user 'nobody-else' here"),
     Mistake("data --data html.npz", "html.npz cannot be read as an .npz of plain arrays: File is not a zip file"),
     Mistake("data --data negative.npz", "labels go down to -1; expected whole numbers from 0 up"),
     Mistake("sample --checkpoint kind.safetensors", "kind='gan'; expected 'unet'"),
@@ -218,6 +221,10 @@ MISTAKES = (
         "The folder holds the state of a run with other settings, and a run goes on only from its own.",
         "Name another folder by `--out`, or another run by `--name`; or delete the state that the message names.",
     ),
+    Mistake(f"train pixel {STEPS} --name x --out way-w", "way-w/x.safetensors cannot be written: something else is"),
+    Mistake(f"train pixel {STEPS} --name x --out way-r", "way-r/x.json cannot be written: something else is there"),
+    Mistake(f"train pixel {STEPS} --name x --out way-s", "way-s/samples cannot be written: something else is there"),
+    Mistake(f"train pixel {STEPS} --name x --out new --publish", "x.safetensors cannot be written: something else"),
     Mistake(f"train pixel {STEPS} --out state", "progress.step=-3; expected 0 or more"),
     # ----------------------------------------------------------------------------- letter n: sizes that cannot be
     Mistake("cost --size 1000000", "--size 1000000; expected 16384 or less"),

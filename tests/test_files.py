@@ -19,6 +19,7 @@ from ldm_course.files import (
     at_work_in,
     cached_tensors,
     load_tensors,
+    readable,
     save_tensors,
     settled,
     shown,
@@ -142,6 +143,23 @@ def test_a_set_whose_move_was_cut_off_is_completed_by_the_next_who_opens_the_fol
     assert words(tmp_path) == {"new"} and names(tmp_path) == ["a.txt", "below", "below/b.txt", "c.txt"]
 
 
+@pytest.mark.parametrize("named, lies", [("c.txt/x", "c.txt"), ("below", "below"), ("a.txt/x", "a.txt")])
+def test_a_set_with_something_in_the_way_of_one_file_moves_none(named, lies, tmp_path):
+    (tmp_path / named).parent.mkdir(exist_ok=True)
+    (tmp_path / named).write_text("mine")
+    before = names(tmp_path)
+    with pytest.raises(Unwritten, match=f"{lies} cannot be written: something else is there; move it away"):
+        with written_together(tmp_path) as new:
+            fill(new, "new")
+    assert names(tmp_path) == before and (tmp_path / named).read_text() == "mine"
+    (tmp_path / ".arriving").mkdir()  # a set that was completed before something came in its way
+    fill(tmp_path / ".arriving", "new")
+    arrived = names(tmp_path)
+    with pytest.raises(Unwritten, match=lies):
+        settled(tmp_path)
+    assert names(tmp_path) == arrived
+
+
 def test_two_sets_for_one_folder_follow_each_other(tmp_path):
     with written_together(tmp_path) as first:
         fill(first, "first")
@@ -187,6 +205,27 @@ def test_every_flipped_bit_is_noticed(tmp_path):
 def test_files_of_the_first_edition_have_no_checksum_and_are_read(tmp_path):
     save_file({"w": torch.ones(3)}, tmp_path / "old.safetensors", metadata={"kind": "unet"})
     assert load_tensors(tmp_path / "old.safetensors")[1] == {"kind": "unet"}
+
+
+@pytest.mark.parametrize(
+    "there, says",
+    [
+        (lambda path: None, "there is no file"),
+        (Path.mkdir, "is no file, but a folder or a pipe; move it away"),
+        (os.mkfifo, "is no file, but a folder or a pipe; move it away"),
+        (Path.touch, r"cannot be opened \(Permission denied\); change its permissions"),
+    ],
+)
+def test_what_cannot_be_opened_is_not_called_broken_and_nobody_waits_at_a_pipe(there, says, tmp_path, monkeypatch):
+    def locked(*given):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = tmp_path / "x.safetensors"
+    there(path)
+    monkeypatch.setattr(Path, "open", locked)  # the superuser, whom tests may run as, may open all files
+    for read in (readable, load_tensors):
+        with pytest.raises(ValueError, match=says):
+            read(path)
 
 
 WRONG = ("nothing", "text", "nan", "int", {"x": (3, 2)}, {"y": (2, 2)}, {"x": (2, 2), "y": (1,)})

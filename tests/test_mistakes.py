@@ -92,7 +92,13 @@ def folder(tmp_path_factory):
     put(place / "other" / STATE_FILE, {"x": torch.zeros(1)}, {"progress": {"step": 1}, "identity": {"lr": 1.0}})
     (place / "empty").mkdir()
     (place / "empty" / "notes.txt").write_text("no picture")
+    for names in ("way-w/x.safetensors", "way-r/x.json", "home/checkpoints/x.safetensors"):
+        (place / names).mkdir(parents=True)
+    (place / "way-s").mkdir()
+    (place / "way-s" / "samples").write_text("mine")
     (place / "home" / "records").mkdir(parents=True)
+    (place / "torn" / "records").mkdir(parents=True)
+    (place / "torn" / "records" / "scene-detector-64-smoke.json").write_text("{")
     return place
 
 

@@ -38,7 +38,7 @@ def doctor(args: argparse.Namespace) -> int:
         ),
         "published autoencoder": published,
     }
-    needed, failed = {"packages", "machine", "emoji", "features"}, False
+    needed, failed = {"packages", "machine", "emoji", "features", "checkpoints"}, False
     for name, check in checks.items():
         try:
             print(f"ok    {name}: {check()}")

@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     args, interrupts = None, _Interrupts()
     try:
+        sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # closed: >&-
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # what an encoding lacks is shown as a code, and never an error
                 stream.reconfigure(errors="backslashreplace")

@@ -51,12 +51,17 @@ def pictures_below(path: Path) -> tuple[dict[Path, Path], list[tuple[Path, str]]
     return dict(sorted(found.items(), key=lambda item: [natural(part) for part in item[0].parts])), left
 
 
+def left_out(path: Path, left: list[tuple[Path, str]]) -> list[str]:
+    """In words, how much of what is not used, an example, and why; nothing if all is used."""
+    examples = {why: shown(file.relative_to(path)) for file, why in reversed(left)}
+    parts = [f"{count} {why} (such as {examples[why]})" for why, count in Counter(why for _, why in left).items()]
+    return [f"left out {', '.join(parts)}"] * bool(parts)
+
+
 def tell(path: Path, left: list[tuple[Path, str]], unclassed: int = 0) -> None:
     """Warns in one line, a `LeftOut`, of what is not used, and of pictures in sub-folders that are no classes, since as
     many lie beside them."""
-    examples = {why: shown(file.relative_to(path)) for file, why in reversed(left)}
-    parts = [f"{count} {why} (such as {examples[why]})" for why, count in Counter(why for _, why in left).items()]
-    said = [f"left out {', '.join(parts)}"] * bool(parts)
+    said = left_out(path, left)
     if unclassed:
         said.append(f"no classes, since {unclassed} pictures lie in sub-folders and as many or more beside them")
     if said:

@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from ..checks import Count, PictureSide, Seed, check
 from ..device import check_room
-from ..files import expanded, shown, written_whole
+from ..files import expanded, named_folder, readable, shown, written_whole
 from . import emoji, scenes
-from .folders import SUFFIXES, natural, pictures_below, tell
+from .folders import SUFFIXES, left_out, natural, pictures_below, tell
 from .pictures import Pictures
 
 TEST_FRACTION = 0.1
@@ -129,7 +129,7 @@ def _load_scenes(size: int, split: str, limit: int | None, seed: int) -> Picture
 
 
 def _cifar10_npz() -> Path:
-    return expanded(os.environ.get("LDM_DATA") or cache_folder()) / "cifar10.npz"
+    return (named_folder("LDM_DATA", "cifar10.npz") or cache_folder()) / "cifar10.npz"
 
 
 def cifar10_is_here() -> bool:
@@ -138,7 +138,8 @@ def cifar10_is_here() -> bool:
 
 
 def _load_cifar10(size: int, split: str, limit: int | None, seed: int) -> Pictures:
-    """From $LDM_DATA/cifar10.npz if it is there, else torchvision's download with its checksum."""
+    """From $LDM_DATA/cifar10.npz if it is there, else torchvision's download with its checksum. ValueError: $LDM_DATA
+    names no folder."""
     path = _cifar10_npz()
     if path.exists():
         stored = _read_npz(path, (f"{split}_images", f"{split}_labels", "classes", "source"))
@@ -175,7 +176,7 @@ def _load_folder(path: Path, size: int, split: str, limit: int | None, seed: int
     classed = len(beside) < len(found) / 2
     if classed:
         left += [(found.pop(name), "beside the folders of classes") for name in beside]
-    _require_two(path, len(found))
+    _require_two(path, len(found), left)
     tell(path, left, unclassed=0 if classed else len(found) - len(beside))
     chosen = _select(split_by_key([name.as_posix() for name in found], split), limit, seed).tolist()
     names = [list(found)[i] for i in chosen]
@@ -194,7 +195,7 @@ def open_picture(path: Path, over: str = "white") -> Image.Image:
     """One file, upright, what is transparent `over` a colour, in RGB of 8 bits. ValueError: it is no picture that
     Pillow can read, or its values need more than 16 bits."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(readable(path)) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode == "F":
                 raise ValueError("its values are floating-point; save it with 8 or 16 bits")
@@ -251,14 +252,13 @@ def _load_npz(path: Path, size: int, split: str, limit: int | None, seed: int) -
 
 def _read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """These arrays of an .npz; never a pickle, which could run code."""
-    if not path.exists():
-        raise ValueError(f"there is no file {path}")
+    readable(path)
     try:
         with zipfile.ZipFile(path):  # else numpy takes it for a pickle, and advises to load it
             pass
         with np.load(path, allow_pickle=False) as file:
             present = file.files
-            stored = {key: file[key] for key in (*required, *optional) if key in present}
+            stored = {key: np.asarray(file[key]) for key in (*required, *optional) if key in present}
     except Exception as error:  # a torn zip, objects that would need a pickle, or no .npz at all
         raise ValueError(f"{path} cannot be read as an .npz of plain arrays: {_one_line(error)}") from error
     missing = [key for key in required if key not in stored]
@@ -316,8 +316,9 @@ def cached(
 
 
 def _in_cache(name: str, stamp: str, shape: tuple[int, ...] | None) -> torch.Tensor | None:
+    path = cache_folder() / name
     try:
-        with np.load(cache_folder() / name, allow_pickle=False) as stored:
+        with np.load(readable(path), allow_pickle=False) as stored:
             images = stored["images"]
             if str(stored["stamp"]) == stamp and images.dtype == np.uint8 and shape in (None, images.shape):
                 return torch.from_numpy(images)
@@ -330,9 +331,10 @@ def _check_pictures(count: int, size: int) -> None:
     check_room(f"{count:,} pictures of {size} x {size}", 3 * count * size**2, "take a smaller size, or limit")
 
 
-def _require_two(path: Path, count: int) -> None:
+def _require_two(path: Path, count: int, left: Sequence[tuple[Path, str]] = ()) -> None:
     if count == 0:
-        raise ValueError(f"{path} holds no pictures; expected files of {' '.join(SUFFIXES)}, in it or its sub-folders")
+        what = "; ".join([f"{path} holds no pictures", *left_out(path, left)])
+        raise ValueError(f"{what}; expected files of {' '.join(SUFFIXES)}, in it or its sub-folders")
     if count == 1:
         raise ValueError(f"{path} holds 1 picture; expected at least 2, one to train on and one to test with")
 

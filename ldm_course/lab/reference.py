@@ -19,8 +19,10 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoints import load_model
+from ..data.loaders import open_picture
 from ..device import default_device
-from ..files import PLACES, at_work_in, home, place_of, writable_folder, written_together
+from ..files import PLACES, at_work_in, check_free, home, place_of, writable_folder, written_together
 from ..page.numbers import duration, number
 from .profiles import Profile
 from .records import code_state, figure, is_finished, load_record, make_record, place, save_record, state
@@ -217,6 +219,7 @@ def _run_alone(stage: Stage, profile: Profile, out: Path, minutes: float | None,
     run = Run(stage.name, profile, out, limit, default_device(), keep, new)
     for folder, _ in PLACES.values():
         writable_folder(out / folder)
+    check_free(*(place_of(kind, run.name, out) for kind in PLACES))
     # where a process has the GPU for itself: chosen by timing beside others, kernels have once returned rubbish
     torch.backends.cudnn.benchmark = run.device.type == "cuda" and not run.scale.long
     keep(stage.run(run))
@@ -224,14 +227,22 @@ def _run_alone(stage: Stage, profile: Profile, out: Path, minutes: float | None,
 
 def collect(profile: Profile, out: Path, names: list[str] | None = None, say: Callable[[str], None] = print) -> None:
     """Publishes what the stages, or those of these `names`, have left in `out` so far, and runs nothing: a run of hours
-    may be going on there."""
-    for name, stage in STAGES.items():
-        if (names is None or name in names) and place_of("record", record_name(name, profile), out).is_file():
-            _publish(stage, profile, out, say)
+    may be going on there. ValueError: they have left nothing there, or what cannot be read, which is not published."""
+    wanted = [stage for name, stage in STAGES.items() if names is None or name in names]
+    found = [stage for stage in wanted if place_of("record", record_name(stage.name, profile), out).is_file()]
+    if not found:
+        raise ValueError(
+            f"nothing of profile {profile.name} in {out} to publish; name the stages' folder by --out, and --profile"
+        )
+    for stage in found:
+        _publish(stage, profile, out, say)
+    say(f"published {len(found)}: {', '.join(stage.name for stage in found)}")
 
 
 def _publish(stage: Stage, profile: Profile, out: Path, say: Callable[[str], None]) -> None:
+    """Copies a stage's files into the course's own, all that are to be, or, with a ValueError, none: each is read."""
     name = record_name(stage.name, profile)
+    load_record(name, place_of("record", name, out).parent)
     with written_together(home()) as together:
         for kind in PLACES:
             path, to = place_of(kind, name, out), place_of(kind, name)
@@ -242,6 +253,8 @@ def _publish(stage: Stage, profile: Profile, out: Path, say: Callable[[str], Non
                 if path.stat().st_size > SMALL or others + path.stat().st_size > ALL_WEIGHTS:
                     say(f"{name}: its weights, {path.stat().st_size / 2**20:.1f} MiB, stay in {path.parent}")
                     continue
+            if kind != "record":
+                (load_model if kind == "weights" else open_picture)(path)
             new = place_of(kind, name, together)
             new.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, new)

@@ -16,7 +16,7 @@ from ..data.pictures import Pictures, to_uint8
 from ..denoiser import Denoiser
 from ..device import default_device
 from ..diffusion.schedules import Schedule, check_invertible
-from ..files import home, place_of, writable_folder, written_together
+from ..files import PLACES, check_free, home, place_of, writable_folder, written_together
 from ..measure import distances, fidelity, retrieval
 from ..measure.complexity import count_parameters
 from ..networks.autoencoder import Autoencoder
@@ -167,13 +167,15 @@ def nearest_to_captions(model: CLIP, pictures: Pictures, rows: int) -> Tensor:
 def check_name(name: str, out: Path, autoencoder: Path | None = None, *, publish: bool) -> None:
     """What can be known before a run is made. ValueError: a name that is none, or that of the autoencoder's file; a
     record there of another kind of run; another autoencoder under the name of this one's file in `out`, or, where it is
-    to be published, in `checkpoints/`; a folder that takes no files."""
+    to be published, in `checkpoints/`; a folder that takes no files. Unwritten: what is no file is in a file's way."""
     checked_name(name)
     records = [out / f"{name}.json", *([place_of("record", name)] if publish else [])]
     for record in records:
         writable_folder(record.parent)
         if record.is_file() and (kind := load_record(name, record.parent)["kind"]) != "train":
             raise ValueError(f"{record} is the record of another kind of run, {kind!r}; choose another name or folder")
+    published = [place_of(kind, name) for kind in PLACES] if publish else []
+    check_free(*records, out / f"{name}.safetensors", out / "samples" / "0000000.png", *published)
     if autoencoder is None:
         return
     if autoencoder.name == f"{name}.safetensors":

@@ -43,7 +43,7 @@ from ..checks import STRICT, STRICT_BUT_OPEN, check
 from ..config import TrainConfig
 from ..device import chosen_precision
 from ..diffusion.objectives import BatchRandom, Objective
-from ..files import all_finite, load_tensors, save_tensors, writable_folder
+from ..files import all_finite, load_tensors, readable, save_tensors, writable_folder
 from ..networks.weights import check_fits
 from .graphs import WARM_STEPS, StepGraph
 from .memory import check_memory, saved_if_out_of_memory
@@ -138,7 +138,8 @@ class Trainer:
     `out` is the folder for the run's state, saved every `save_every` steps and at the end; a run that finds a state
     there goes on from it. Losses are averaged over `log_every` steps. A loss or a weight that is not finite ends the
     run with `Diverged`, and leaves the last finite state.
-    ValueError: the state belongs to another run (another configuration, or other weights), or `out` takes no files.
+    ValueError: the state belongs to another run (another configuration, or other weights), or cannot be read, or `out`
+    takes no files.
     """
 
     def __init__(
@@ -197,8 +198,8 @@ class Trainer:
         show: bool = False,
         label: str = "train",
     ) -> Progress:
-        """Trains to the configuration's end, to step `until`, or until so many seconds of training in all, whichever
-        comes first; returns the progress.
+        """Trains to the configuration's end, to step `until`, or until so many seconds of training in all (a step at
+        least), whichever comes first; returns the progress.
 
         `every=(n, f)` calls f(self) each n steps; its time is not counted. `show` draws a progress bar.
         """
@@ -290,7 +291,7 @@ class Trainer:
         return copy.deepcopy(self.ema.module).eval().to(memory_format=torch.contiguous_format)
 
     def _ended(self, stop: int | None, limit: float | None, running: float) -> bool:
-        out_of_time = limit is not None and self.progress.seconds + running >= limit
+        out_of_time = limit is not None and self.progress.step > 0 and self.progress.seconds + running >= limit
         if self.accelerator.num_processes > 1 and limit is not None:
             # clocks differ between processes: one of them decides for all
             flag = torch.tensor([float(out_of_time)], device=self.accelerator.device)
@@ -409,7 +410,7 @@ class Trainer:
 
     def load_state(self) -> None:
         """Goes back to what `save_state` wrote."""
-        path = self.out / STATE_FILE
+        path = readable(self.out / STATE_FILE)  # else what follows would advise to delete a good one
 
         def unreadable(error: Exception) -> ValueError:
             reason = " ".join(str(error).split())

@@ -443,6 +443,7 @@ def test_doctor_checks_each_part_and_fails_for_the_needed_ones(capsys, tmp_path,
     (snapshot.parent.parent / "refs").mkdir()
     (snapshot.parent.parent / "refs" / "main").write_text("0")
 
+    (tmp_path / "none").mkdir()
     monkeypatch.setenv("LDM_DATA", str(tmp_path / "none"))
     monkeypatch.setenv("LDM_CACHE", str(tmp_path / "none"))
     assert main.main(["doctor"]) == 0
@@ -453,9 +454,18 @@ def test_doctor_checks_each_part_and_fails_for_the_needed_ones(capsys, tmp_path,
     (tmp_path / "cifar10.npz").write_bytes(b"torn")
     assert main.main(["doctor"]) == 0
     assert capsys.readouterr().out.splitlines()[-2].startswith("no    cifar10: ")
-    monkeypatch.setenv("LDM_PROFILE", "huge")
-    assert main.main(["doctor"]) == 1
-    assert "FAIL  machine: profile 'huge'" in capsys.readouterr().out
+    for variable, named, line, code in (
+        ("LDM_DATA", "nowhere", "no    cifar10: LDM_DATA='nowhere' is not a folder", 0),
+        ("LDM_DATA", __file__, "no    cifar10: LDM_DATA=", 0),
+        ("LDM_DATA", "~nobody-else/data", "no    cifar10: ~nobody-else/data: there is no user 'nobody-else'", 0),
+        ("LDM_HOME", "nowhere", "FAIL  checkpoints: LDM_HOME='nowhere' is not a folder", 1),
+        ("LDM_HOME", __file__, "FAIL  checkpoints: LDM_HOME=", 1),
+        ("LDM_PROFILE", "huge", "FAIL  machine: profile 'huge'", 1),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setenv(variable, named)
+            assert main.main(["doctor"]) == code
+        assert line in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------------------------------- mistakes

@@ -81,6 +81,22 @@ def test_an_empty_name_is_no_name(capsys):
         load_data("")  # which pathlib takes for the current folder
 
 
+@pytest.mark.parametrize("in_the_way", [Path.mkdir, os.mkfifo, Path.touch])
+def test_nobody_is_told_to_delete_a_state_that_cannot_be_opened(in_the_way, capsys, monkeypatch):
+    state, opens = Path("runs/x/state.safetensors"), Path.open
+    state.parent.mkdir(parents=True)
+    in_the_way(state)
+
+    def locked(path, *given, **options):
+        if path == state:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opens(path, *given, **options)
+
+    monkeypatch.setattr(Path, "open", locked)
+    said = refused(capsys, "train", "pixel", *TINY, "--steps", 1, "--name", "x")
+    assert "x/state.safetensors" in said and "delete" not in said and "broken" not in said
+
+
 def test_what_a_command_writes_does_not_become_data_or_replace_its_source(capsys):
     folder = pictures("cats", "a.png", "b.png")
     for command in (["train", "pixel", "--steps", 1, "--size", 8], ["data"], ["compare"]):
@@ -269,9 +285,19 @@ def test_commands_run_without_docstrings_and_with_a_narrow_encoding():
     assert done.stdout.isascii() and b"\\x" in done.stdout
 
 
+@pytest.mark.parametrize("closed", [["stdout"], ["stderr"], ["stdout", "stderr"]])
+def test_a_closed_stream_is_a_silent_one(closed, monkeypatch):
+    for name in closed:
+        monkeypatch.setattr(sys, name, None)  # as Python has it after >&-
+    assert main.main(["train", "pixel", *TINY, "--steps", "1", "--name", "x"]) == 0
+    assert main.main(["data", "--data", "nowhere"]) == 2
+
+
 def test_no_home_is_one_line(monkeypatch, capsys):
     def nobody(self):
-        raise RuntimeError("Could not determine home directory.")
+        if str(self).startswith("~"):
+            raise RuntimeError("Could not determine home directory.")
+        return self
 
     monkeypatch.delenv("LDM_CACHE", raising=False)
     monkeypatch.setattr(Path, "expanduser", nobody)

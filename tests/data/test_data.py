@@ -1,8 +1,11 @@
 """Loading pictures: ranges, splits, caches, conversions, and one clear line for everything that cannot be used."""
 
+import errno
 import hashlib
+import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +25,7 @@ from ldm_course.diffusion.objectives import BatchRandom
 def own_folders(tmp_path, monkeypatch):
     """No test reads or writes the user's cache, and none reaches the network."""
     monkeypatch.setenv("LDM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
     monkeypatch.setenv("LDM_DATA", str(tmp_path / "data"))
 
 
@@ -277,6 +281,13 @@ def test_cifar_at_other_sizes_is_resized_without_aliasing(tmp_path):
     assert (large[32, 8:-8] - ideal[8:-8]).abs().max() <= 1
 
 
+@pytest.mark.parametrize("named", ["nowhere", __file__])
+def test_a_folder_of_data_that_is_none_is_not_passed_over_for_a_download(named, monkeypatch):
+    monkeypatch.setenv("LDM_DATA", named)
+    for ask in (loaders.cifar10_is_here, lambda: load_data("cifar10")):
+        refused(ask, f"LDM_DATA={named!r} is not a folder", "cifar10.npz")
+
+
 def test_cifar_says_what_its_file_lacks(tmp_path):
     write_cifar(tmp_path / "data", train_labels=None)
     refused(lambda: load_data("cifar10"), "cifar10.npz", "train_labels", "test_images")
@@ -398,10 +409,24 @@ def test_a_torn_picture_is_named(tmp_path):
         refused(lambda: loaders.open_picture(tmp_path / "int.tif"), "int.tif", f"go from {value}", "8 or 16 bits")
 
 
-def test_empty_folders_and_single_pictures(tmp_path):
+def test_empty_folders_and_single_pictures(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     refused(lambda: load_data(tmp_path / "empty"), "empty", "no pictures", ".png")
     refused(lambda: load_data(write_pictures(tmp_path / "one", 1)), "one", "1 picture", "at least 2")
+    (tmp_path / "empty" / "notes.txt").write_text("")
+    (tmp_path / "empty" / "closed").mkdir()
+    scan = os.scandir
+
+    def closed(at):  # permissions do not stop the superuser, whom tests may run as
+        if "closed" in str(at):
+            raise PermissionError(errno.EACCES, "Permission denied", str(at))
+        return scan(at)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", closed)
+        refused(
+            lambda: load_data(tmp_path / "empty"), "no pictures", "not read (such as notes.txt)", "cannot be opened"
+        )
     two = write_pictures(tmp_path / "two", 2)
     assert len(load_data(two, 8)) == len(load_data(two, 8, "test")) == 1
 
@@ -480,6 +505,25 @@ def test_npz_never_runs_a_pickle(tmp_path):
     bomb.dump(path)
     refused(lambda: load_data(path), "mine.npz", "cannot be read")
     assert not (tmp_path / "exploded").exists()
+
+
+def test_a_pipe_is_no_data_and_no_cache(tmp_path, drawn):
+    (tmp_path / "cache").mkdir()
+    for name in ("mine.npz", "picture.png", "cache/emoji-8.npz"):
+        os.mkfifo(tmp_path / name)
+    refused(lambda: load_data(tmp_path / "mine.npz"), "mine.npz is no file")
+    refused(lambda: loaders.open_picture(tmp_path / "picture.png"), "picture.png is no file")
+    assert len(load_data("emoji", 8)) and drawn == [8] and (tmp_path / "cache" / "emoji-8.npz").is_file()
+
+
+@pytest.mark.parametrize("member", ["images", "images.npy", "labels", "captions.npy", "classes"])
+def test_a_member_of_an_npz_that_is_no_array(member, tmp_path):
+    arrays = {"images": np.zeros((4, 8, 8), np.uint8), "labels": np.zeros(4, int)}
+    arrays.pop(member.removesuffix(".npy"), None)
+    path = write_npz(tmp_path, **arrays)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(member, "hello")
+    refused(lambda: load_data(path), "mine.npz", member.removesuffix(".npy"), "expected")
 
 
 def test_npz_that_is_none(tmp_path):

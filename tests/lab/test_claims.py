@@ -59,6 +59,14 @@ def test_without_records_nothing_is_guessed(store):
     assert "run: ldm-course reference --stage training-speed" in judged("C2.1").found
 
 
+@pytest.mark.parametrize("results", [{}, {"rows": 3}, {"rows": [3]}, {"rows": [{"side": 32}]}])
+def test_a_record_that_lacks_what_is_judged_is_named(results, store):
+    store("cost", results)
+    with pytest.raises(ValueError, match=r"^C2.3 cannot be judged: .*, cost-cpu; restore or remake") as error:
+        judged("C2.3")
+    assert "\n" not in str(error.value) and error.value.__cause__ is not None
+
+
 @pytest.mark.parametrize(
     "found, claimed, word",
     [

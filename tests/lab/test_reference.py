@@ -16,6 +16,7 @@ from PIL import Image
 
 from ldm_course import checkpoints
 from ldm_course.cli import main
+from ldm_course.config import AutoencoderConfig
 from ldm_course.data import scenes
 from ldm_course.data.loaders import load_data
 from ldm_course.denoiser import Denoiser
@@ -729,19 +730,45 @@ def test_published_weights_are_few_and_small(tmp_path, house, monkeypatch):
     stage = Stage("c", "works", lambda run: {}, {"smoke": 1})
     monkeypatch.setattr(reference, "STAGES", {"c": stage})
     weights, said = out / "checkpoints" / "c-smoke.safetensors", []
-    weights.write_bytes(bytes(100))
-    monkeypatch.setattr(reference, "SMALL", 99)
+    checkpoints.save_model(weights, Autoencoder(AutoencoderConfig(3, 4, (8, 8), norm_num_groups=4)))
+    size = weights.stat().st_size
+    monkeypatch.setattr(reference, "SMALL", size - 1)
     run_stages(["c"], SMOKE, out, publish=True, say=said.append)
     assert (house / "records" / "c-smoke.json").is_file() and not list((house / "checkpoints").iterdir())
     assert "stay in" in said[-1]
-    monkeypatch.setattr(reference, "SMALL", 100)
+    monkeypatch.setattr(reference, "SMALL", size)
     (house / "checkpoints" / "other.safetensors").write_bytes(bytes(50))
-    monkeypatch.setattr(reference, "ALL_WEIGHTS", 149)
+    monkeypatch.setattr(reference, "ALL_WEIGHTS", size + 49)
     run_stages(["c"], SMOKE, out, publish=True, say=said.append)
     assert not (house / "checkpoints" / weights.name).exists()
-    monkeypatch.setattr(reference, "ALL_WEIGHTS", 150)
+    monkeypatch.setattr(reference, "ALL_WEIGHTS", size + 50)
     run_stages(["c"], SMOKE, out, publish=True, say=said.append)
-    assert (house / "checkpoints" / weights.name).read_bytes() == bytes(100)
+    assert (house / "checkpoints" / weights.name).read_bytes() == weights.read_bytes()
+    reference.collect(SMOKE, out, say=said.append)
+    assert said[-1] == "published 1: c"
+
+    before = {path: path.read_bytes() for path in house.rglob("*.*")}
+    save_record(make_record("c-smoke", "reference", {"new": 1}, command="x", seconds=1), out / "records")
+    good = (out / "records" / "c-smoke.json").read_text()
+    for kind, content in (
+        ("weights", "cut"),
+        ("picture", "cut"),
+        ("film", "<html>"),
+        ("record", "{"),
+        ("record", good.replace('"c-smoke"', '"d-smoke"')),
+    ):
+        path = reference.place_of(kind, "c-smoke", out)
+        whole = path.read_bytes() if path.exists() else None
+        path.write_text(content)
+        for publish in (lambda: reference.collect(SMOKE, out), lambda: run_stages(["c"], SMOKE, out, publish=True)):
+            with pytest.raises(ValueError, match="c-smoke"):
+                publish()
+        assert {path: path.read_bytes() for path in house.rglob("*.*")} == before, kind
+        path.unlink() if whole is None else path.write_bytes(whole)
+    (out / "records" / "c-smoke.json").unlink()
+    for empty in (out, tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match=f"nothing of profile smoke in {empty} to publish"):
+            reference.collect(SMOKE, empty)
 
 
 def test_the_stages_are_named_and_ordered_so_that_what_is_needed_comes_first():

@@ -108,6 +108,7 @@ class Claim:
         """The finding; "not measured yet" where a record is missing, or no chapter measures it yet.
 
         `live` holds results of stages that were made just now; they take the place of these stages' records.
+        ValueError: a record has not what its stage records, nor an older edition of it.
         """
         if self.look is None:
             return Finding(NOT_YET, self.evidence)
@@ -116,6 +117,13 @@ class Claim:
             found = self.look(seen)
         except NotRecorded as missing:
             return Finding(NOT_YET, str(missing))
+        except (LookupError, TypeError, AttributeError) as error:
+            if not seen.names:
+                raise
+            read = ", ".join(dict.fromkeys(seen.names))
+            raise ValueError(
+                f"{self.id} cannot be judged: {error!r} in what its records hold, {read}; restore or remake them"
+            ) from error
         return Finding(found.verdict, found.found, found.holds, tuple(dict.fromkeys(seen.names)), seen.data)
 
 
