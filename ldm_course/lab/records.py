@@ -32,7 +32,7 @@ from pydantic import AfterValidator, Field, JsonValue, with_config
 from typing_extensions import TypedDict
 
 from ..checks import STRICT_BUT_OPEN, Count, from_json
-from ..files import MACHINES, checkout, home, settled, shown, written_whole
+from ..files import MACHINES, checkout, home, readable, settled, shown, written_whole
 from ..page.numbers import duration
 
 Record = Mapping[str, Any]  # one run, as `load_record` gives it
@@ -276,11 +276,11 @@ def load_record(name: str, folder: str | os.PathLike | None = None) -> dict[str,
     """
     folder = settled(home() / "records" if folder is None else folder)
     path = folder / f"{checked_name(name)}.json"
-    try:
-        record = from_json(Stored, path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         known = ", ".join(list_records(folder=folder)) or "none"
-        raise ValueError(f"there is no record {name!r}; the records here are: {known}") from None
+        raise ValueError(f"there is no record {name!r}; the records here are: {known}")
+    try:
+        record = from_json(Stored, readable(path).read_bytes())
     except (ValueError, OSError) as error:
         again = "restore the file or make it again, and if it is newer than this package, update that"
         raise ValueError(f"record {name!r} cannot be read from {path.name} ({error}); {again}") from None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -179,6 +180,9 @@ def test_missing_and_renamed_records(tmp_path):
     path.rename(tmp_path / "c-run.json")
     with pytest.raises(ValueError, match="holds a record named 'a-run'"):
         load_record("c-run", tmp_path)
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(ValueError, match=r"record 'pipe' cannot be read .* is no file, but a folder or a pipe"):
+        load_record("pipe", tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
