@@ -144,6 +144,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
         if known is not None and names is not None and len(names) != known:
             raise ValueError(f"classes={reprlib.repr(names)}; expected the names of {known}, as many as it knows")
         model = filled(cls, config, _from_stored(state))
+        if isinstance(model, Autoencoder):
+            check(Positive, model.latent_scale.item(), "latent_scale")
     except Exception as error:  # a row of 8 bits without its fellows, say
         raise ValueError(f"{path}: not a checkpoint of this course ({' '.join(str(error).split())})") from error
     return model.to(device).eval(), meta
@@ -239,9 +241,8 @@ def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoi
         given = _CALLED[type(model)] + (" without its schedule" if draws else "")
         known = ", ".join(pretrained_names()) or "none yet"
         raise ValueError(f"{path}: this is {given}; expected a denoiser, such as the course's own: {known}")
-    if meta["autoencoder"] is None:
-        space = PixelSpace(meta["size"], model.config.in_channels)
-    else:
+    autoencoder = None
+    if meta["autoencoder"] is not None:
         beside = Path(path).with_name(meta["autoencoder"])
         autoencoder, _ = load_model(beside, device)
         if not isinstance(autoencoder, Autoencoder):
@@ -250,8 +251,8 @@ def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoi
         known = meta.get("autoencoder_fingerprint")  # files of the first edition have none
         if known is not None and known != fingerprint(autoencoder):
             raise ValueError(f"{path} was trained with another autoencoder than {beside}; put its own beside it")
-        space = LatentSpace(meta["size"], autoencoder)
     try:
+        space = PixelSpace(meta["size"]) if autoencoder is None else LatentSpace(meta["size"], autoencoder)
         return Denoiser(model, space, make_schedule(**meta["schedule"]), meta["prediction"], meta)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

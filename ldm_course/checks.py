@@ -34,6 +34,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(gt=0, le=1)]  # of an edit
 Chapter = Annotated[int, Field(ge=1, le=10)]
 Weight = Annotated[float, Field(ge=0, le=1e9)]  # of a term of a loss
+Path = Annotated[list[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=-1)]]], Field(min_length=1)]
 Number = Annotated[float, Field()]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -107,7 +108,38 @@ def _told(name: str, joint: str, read: Callable[[], T]) -> T:
     try:
         return read()
     except ValidationError as error:
+        joint = "." if joint == "=" and error.errors()[0]["loc"] else joint  # of a part: steps.0.1=-7
         raise ValueError(f"{name}{joint if name else ''}{one_line(error)}") from None
+
+
+def describe(x: Any) -> str:
+    """What was given, without its values: a uint8 tensor (5, 3, 8, 8), a list."""
+    kind = type(x).__name__
+    return (
+        f"a {str(x.dtype).removeprefix('torch.')} {kind.lower()} {tuple(x.shape)}"
+        if hasattr(x, "dtype")
+        else f"a {kind}"
+    )
+
+
+def shaped(x: Any, name: str, dtype: str, *sides: int | str, multiple: int = 1) -> None:
+    """ValueError unless x is a tensor of that dtype, or of any that begins so ("float"), with these sides; a letter is
+    any, the last two a `multiple`. No value is looked at, so a network may ask at each call, compiled or recorded."""
+    given = str(getattr(x, "dtype", "")).replace("bfloat", "float")
+    fits = given.startswith(f"torch.{dtype}") and len(x.shape) == len(sides)
+    fits = fits and all(isinstance(want, str) or side == want for side, want in zip(x.shape, sides))
+    if not fits or any(side % multiple for side in x.shape[-2:]):
+        sizes = f"({', '.join(map(str, sides))}{',' if len(sides) == 1 else ''})"
+        more = f" with {' and '.join(map(str, sides[-2:]))} multiples of {multiple}" if multiple != 1 else ""
+        raise ValueError(f"{name}: got {describe(x)}; expected a {dtype or 'whole-number'} tensor {sizes}{more}")
+
+
+def numbered(x: Any, name: str, count: int, kinds: int | None) -> None:
+    """ValueError unless x is int64 (count,) of numbers from 0 up, below `kinds`. They are looked at."""
+    shaped(x, name, "int64", count)
+    if count and not 0 <= x.min() <= x.max() < (2**63 if kinds is None else kinds):
+        wanted = "whole numbers from 0 up" if kinds is None else f"0 to {kinds - 1}, as there are classes"
+        raise ValueError(f"{name} go from {x.min()} to {x.max()}; expected {wanted}")
 
 
 def number(kind: Any) -> Callable[[str], Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .checks import Count, Number, Several, check
+from .checks import Count, Number, Several, check, shaped
 from .data.pictures import to_float, to_uint8
 from .device import check_room, native_precision, out_of_memory
 from .diffusion import editing
@@ -55,7 +55,8 @@ class Denoiser:
     or one for all, or None, the empty text; `negative_prompt`, likewise, is what guidance leads away from, in place of
     the empty text. `guidance_scale` s: x̂₀ is what the network says without the condition, plus s times what the
     condition changes; 1 is no guidance (the papers' w is s - 1).
-    ValueError: a schedule and a prediction that do not go together in that space (`schedules.check_invertible`).
+    ValueError: a schedule and a prediction that do not go together in that space (`schedules.check_invertible`), or a
+    network for samples of another shape.
     """
 
     model: UNet | TextUNet | DiT
@@ -66,6 +67,9 @@ class Denoiser:
 
     def __post_init__(self):
         check_invertible(self.schedule, self.prediction, self.space.clip_x0)
+        config = getattr(self.model.config, "unet", self.model.config)  # that of a U-Net within another network
+        one = torch.empty(1, *self.space.shape[-3:], device="meta")
+        shaped(one, f"{self.space.name} samples", "float", 1, config.out_channels, "H", "W", multiple=config.multiple)
 
     @property
     def device(self) -> torch.device:
@@ -125,15 +129,13 @@ class Denoiser:
 
     def labels(self, label: Label, count: int) -> Tensor | None:
         """Classes as int64 (count,) on the network's device. ValueError: there is no such class, or there are not
-        `count`. (The numbers in a tensor are not looked at, since that would make a GPU wait.)"""
+        `count` numbers. (The numbers in a tensor are not looked at, since that would make a GPU wait.)"""
         if label is None:
             return None
         if self.num_classes is None:
             raise ValueError("this model was trained without classes; leave the label out")
-        if isinstance(label, (str, int)):
-            label = torch.full((count,), self._number(label))
-        if len(label) != count:
-            raise ValueError(f"{len(label)} labels for {count} pictures; expected one for each")
+        label = torch.full((count,), self._number(label)) if isinstance(label, (str, int)) else torch.as_tensor(label)
+        shaped(label, "labels, one for each picture", "int64", count)
         return label.to(self.device)
 
     def classes_in_turn(self, count: int) -> Tensor | None:

@@ -7,21 +7,20 @@ and back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from .checks import Count, checked, shaped
 from .data.pictures import to_float, to_uint8
 from .networks.autoencoder import Autoencoder
 
 
-@dataclass(frozen=True)
+@checked
 class PixelSpace:
-    """Pictures of `size` a side, denoised as they are."""
+    """Pictures of `size` a side, denoised as they are. ValueError: a size that is none."""
 
-    size: int
-    channels: int = 3
+    size: Count
+    channels: Count = 3
     name: str = "pixel"
     clip_x0: bool = True
 
@@ -38,11 +37,11 @@ class PixelSpace:
         return to_float(_of_size(pictures, self.size))
 
 
-@dataclass(frozen=True)
+@checked
 class LatentSpace:
-    """The latents of pictures of `size` a side; `to_pictures` decodes. ValueError: a size that f does not divide."""
+    """The latents of pictures of `size` a side; `to_pictures` decodes. ValueError: one that f does not divide."""
 
-    size: int
+    size: Count
     autoencoder: Autoencoder
     name: str = "latent"
     clip_x0: bool = False
@@ -71,6 +70,5 @@ class LatentSpace:
 
 
 def _of_size(pictures: Tensor, size: int) -> Tensor:
-    if pictures.ndim != 4 or pictures.shape[1:] != (3, size, size):
-        raise ValueError(f"pictures have shape {tuple(pictures.shape)}; expected (B, 3, {size}, {size})")
+    shaped(pictures, "pictures", "uint8", "B", 3, size, size)
     return pictures

@@ -31,7 +31,9 @@ class OfClasses(nn.Module):
 
 def denoiser(space="pixel", model=None):
     where = PixelSpace(8) if space == "pixel" else LatentSpace(8, autoencoder())
-    return Denoiser(model or Echo(), where, SCHEDULE, "x0")
+    model = model or Echo()
+    model.config = model.config.for_channels(where.shape[0])
+    return Denoiser(model, where, SCHEDULE, "x0")
 
 
 def images(count=5):
@@ -121,8 +123,8 @@ def test_conditions_and_guidance_reach_their_pictures_as_in_generate():
     [
         (lambda d: d.redraw(images(), 0.0), "strength=0.0"),
         (lambda d: d.redraw(images(), 0.01), "from 1 to 10"),
-        (lambda d: d.redraw(pictures(2, size=16).images, 0.5), "(2, 3, 16, 16); expected (B, 3, 8, 8)"),
-        (lambda d: d.redraw(images().float(), 0.5), "torch.float32"),
+        (lambda d: d.redraw(pictures(2, size=16).images, 0.5), "(2, 3, 16, 16); expected a uint8 tensor (B, 3, 8, 8)"),
+        (lambda d: d.redraw(images().float(), 0.5), "got a float32 tensor (5, 3, 8, 8); expected a uint8"),
         (lambda d: d.redraw(images(), 0.5, label="a"), "without classes"),
         (lambda d: d.inpaint(images(), HALF.float()), "the mask is torch.float32"),
         (lambda d: d.inpaint(images(), HALF[..., :4]), "(1, 1, 8, 4)"),
@@ -150,6 +152,6 @@ def test_samples_that_are_not_finite_are_no_pictures(space):
 
 def test_eps_in_latents_is_refused_with_a_schedule_that_ends_without_a_signal():
     with pytest.raises(ValueError, match="the first step multiplies"):
-        Denoiser(Echo(), LatentSpace(8, autoencoder()), make_schedule("cosine"), "eps")
+        Denoiser(Echo(channels=4), LatentSpace(8, autoencoder()), make_schedule("cosine"), "eps")
     Denoiser(Echo(), PixelSpace(8), make_schedule("cosine"), "eps")
-    Denoiser(Echo(), LatentSpace(8, autoencoder()), make_schedule("sqrt_linear"), "eps")
+    Denoiser(Echo(channels=4), LatentSpace(8, autoencoder()), make_schedule("sqrt_linear"), "eps")

@@ -33,11 +33,11 @@ def autoencoder(scale=0.5):
 class Says(nn.Module):
     """A denoiser that predicts x0: its label plus `shift`, or `shift`; keeps the calls."""
 
-    def __init__(self, shift=0.0, num_classes=None):
+    def __init__(self, shift=0.0, num_classes=None, channels=3):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.shift, self.calls = shift, []
-        self.config = UNetConfig(num_classes=num_classes)
+        self.config = UNetConfig(num_classes=num_classes).for_channels(channels)
 
     def forward(self, x, t, label=None):
         self.calls.append((x.clone(), t, label))
@@ -79,7 +79,7 @@ def test_the_ways_back_from_pictures():
     assert torch.equal(latent.to_pictures(z), to_uint8(model.reconstruct(to_float(images))))
     assert not z.is_inference() and not z.requires_grad
     for space in (PixelSpace(16), LatentSpace(16, model)):
-        with pytest.raises(ValueError, match=r"\(10, 3, 8, 8\); expected \(B, 3, 16, 16\)"):
+        with pytest.raises(ValueError, match=r"\(10, 3, 8, 8\); expected a uint8 tensor \(B, 3, 16, 16\)"):
             space.from_pictures(images)
     with pytest.raises(ValueError, match="float32"):
         latent.from_pictures(images.float())
@@ -152,7 +152,7 @@ def test_a_broken_cache_is_made_again(tmp_path):
 
 def test_pictures_are_clipped_and_latents_are_not():
     assert (run(Says(3.0), PixelSpace(8), 2) == 255).all()
-    seen, model = [], Says(3.0)
+    seen, model = [], Says(3.0, channels=4)
 
     class Space(LatentSpace):
         def to_pictures(self, z):
@@ -250,7 +250,7 @@ def test_no_label_is_none_at_all():
     [
         (0, {}, "count=0; expected more than 0"),
         (-3, {}, "count=-3"),
-        (3, {"label": torch.tensor([0, 1])}, "2 labels for 3 pictures"),
+        (3, {"label": torch.tensor([0, 1])}, r"labels, one for each picture: got a int64 tensor \(2,\)"),
         (2, {"steps": 1001}, "steps=1001"),
         (2, {"method": "euler"}, "method='euler'"),
     ],

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..checks import Count, check, describe
 from ..files import all_finite, cached_tensors, fingerprint
 from ..networks.autoencoder import Autoencoder
 from .pictures import Chance, Pictures
@@ -63,7 +64,10 @@ def encode_pictures(
 ) -> Latents:
     """Encodes every picture once. With `cache`, a folder, the result is kept there and found again if neither the
     autoencoder's weights nor the pictures have changed; `seconds` is then what it cost the first time. ValueError:
-    latents that are not finite."""
+    latents that are not finite, or no `Pictures` to encode."""
+    check(Count, batch_size, "batch_size")
+    if not (isinstance(autoencoder, Autoencoder) and isinstance(pictures, Pictures)):
+        raise ValueError(f"got {describe(autoencoder)} and {describe(pictures)}; expected an Autoencoder and Pictures")
     told = fingerprint(*autoencoder.state_dict().values(), pictures.fingerprint)
 
     def make() -> tuple[dict[str, Tensor], dict[str, str]]:

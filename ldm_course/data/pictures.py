@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from ..checks import numbered, shaped
 from ..files import fingerprint
 
 
@@ -28,7 +29,7 @@ class Pictures:
     """A set of pictures: `images` uint8 (N, 3, H, W), and what is known of them.
 
     `labels` int64 (N,) index `classes`; `captions` are one sentence each; `source` is the credit that a figure must
-    show; `split` is "train" or "test".
+    show; `split` is "train" or "test". ValueError: another shape or type, or not one label or caption for each picture.
     """
 
     images: torch.Tensor
@@ -38,6 +39,13 @@ class Pictures:
     name: str = ""
     source: str = ""
     split: str = "train"
+
+    def __post_init__(self):
+        shaped(self.images, "images", "uint8", "N", 3, "H", "W")
+        if self.labels is not None:
+            numbered(self.labels, "labels", len(self), None if self.classes is None else len(self.classes))
+        if self.captions is not None and len(self.captions) != len(self):
+            raise ValueError(f"{len(self.captions)} captions for {len(self)} pictures; expected one for each")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -53,8 +61,8 @@ class Pictures:
         return fingerprint(self.images, *([] if self.labels is None else [self.labels]))
 
     def subset(self, indices: Sequence[int] | torch.Tensor) -> Pictures:
-        """The pictures at `indices`, in that order, with their labels and captions."""
-        indices = torch.as_tensor(indices, dtype=torch.int64, device=self.images.device)
+        """The pictures at `indices`, in that order, with their labels and captions. ValueError: not whole numbers."""
+        indices = self._indices(indices)
         return replace(
             self,
             images=self.images[indices],
@@ -64,8 +72,12 @@ class Pictures:
 
     def batch(self, indices: Sequence[int] | torch.Tensor, device=None) -> torch.Tensor:
         """The pictures at `indices` as the networks take them: float32 (B, 3, H, W) in [-1, 1] on `device`."""
-        indices = torch.as_tensor(indices, dtype=torch.int64, device=self.images.device)
-        return to_float(self.images[indices].to(device))
+        return to_float(self.images[self._indices(indices)].to(device))
+
+    def _indices(self, given: Sequence[int] | torch.Tensor) -> torch.Tensor:
+        found = torch.as_tensor(given, device=self.images.device)
+        shaped(found, "indices", "int64" if found.numel() else "", "M")  # halves, or a mask, would be cut to numbers
+        return found.long()
 
     def draw(self, indices: torch.Tensor, rng: Chance) -> torch.Tensor:
         """A batch for training, as `batch`: nothing about it is left to chance."""
@@ -73,7 +85,10 @@ class Pictures:
 
 
 def joined(*sets: Pictures) -> Pictures:
-    """Several sets of one size, one after another, with their captions; classes, which differ, are left out."""
+    """Several sets of one size, one after another, with their captions; classes, which differ, are left out.
+    ValueError: sets of several sizes, or none."""
+    if len(sizes := {part.images.shape[2:] for part in sets}) != 1:
+        raise ValueError(f"got sets of pictures of {[tuple(size) for size in sizes]}; expected one size")
     captions = None if any(part.captions is None for part in sets) else sum((part.captions for part in sets), ())
     return Pictures(
         torch.cat([part.images for part in sets]),
@@ -151,7 +166,8 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
 
 
 def to_uint8(x: torch.Tensor) -> torch.Tensor:
-    """Float in [-1, 1] to the nearest of 0..255; what lies outside is clipped. `to_uint8(to_float(u))` is u."""
-    if not x.is_floating_point():
-        raise ValueError(f"to_uint8 was given {x.dtype}; expected floating-point pictures in [-1, 1]")
+    """Float in [-1, 1] to the nearest of 0..255; what lies outside is clipped. `to_uint8(to_float(u))` is u.
+    ValueError: no floats, or NaN."""
+    if not x.is_floating_point() or bool(x.isnan().any()):
+        raise ValueError(f"to_uint8 was given {x.dtype}, or NaN; expected floating-point pictures in [-1, 1]")
     return ((x.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

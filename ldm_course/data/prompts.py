@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import torch
 
+from ..checks import check
 from .scenes import COLOURS, PATTERNS, PLACES, RELATIONS, SHAPES, SIZES, TINTS, Scene
 
 # The first shape in the first colour, and so on: an eighth of all pairs. Each shape is left with seven colours and each
@@ -105,7 +106,7 @@ class _Words:
     """What is `left` of a prompt while it is read from its beginning."""
 
     def __init__(self, prompt: str):
-        self.prompt = " ".join(prompt.split())
+        self.prompt = " ".join(check(str, prompt, "the prompt").split())
         self.left = re.findall(r"\w+|[^\w\s]", self.prompt.lower().removesuffix("."))
 
     def take(self, options: Iterable[str], expected: str | None = None) -> str | None:

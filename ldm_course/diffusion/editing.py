@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from ..checks import Count, check, shaped
 from .samplers import _normal_like, path, sample
 from .schedules import Schedule, add_noise
 
@@ -119,7 +120,8 @@ def inpaint(
 
 def coarse_mask(mask: Tensor, downsample: int) -> Tensor:
     """A mask of pixels (B, 1, H, W) as one of latents (B, 1, H/f, W/f), f = `downsample`: a latent is drawn anew if any
-    of its f x f pixels is."""
+    of its f x f pixels is. ValueError: f below 1, or sides that are no multiples of it."""
+    shaped(mask, "the mask", "bool", "B", 1, "H", "W", multiple=check(Count, downsample, "downsample"))
     return F.max_pool2d(mask.float(), downsample) > 0
 
 

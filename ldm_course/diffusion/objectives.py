@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import numbered
 from ..data.latents import Latents
 from ..data.pictures import Crops, Pictures
 from ..files import fingerprint
@@ -111,7 +112,7 @@ class DenoisingObjective(Objective):
     `data` is `Pictures`, or `Latents` from an autoencoder; the loss knows no difference. The network is told labels,
     with `num_classes`; or texts, with `tokens` int64 (N, L), or (N, K, L) where of each picture's K texts one is drawn
     at a time, and `no_tokens` (L,) for the empty text. Of a share `dropout` of the pictures it is told nothing ("no
-    label", the empty text), for classifier-free guidance (Ho & Salimans 2022, algorithm 1).
+    label", the empty text), for classifier-free guidance (Ho & Salimans 2022, alg. 1). ValueError: no such labels.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class DenoisingObjective(Objective):
         self.num_classes, self.dropout, self.flip = num_classes, dropout, flip
         self.condition, self.nothing = tokens, no_tokens
         if num_classes is not None:
+            numbered(data.labels, "labels", len(data), num_classes)  # one more would say "no class"
             self.condition, self.nothing = data.labels, torch.tensor(num_classes)
         self.size = len(data)
         self.device = torch.device("cpu")

@@ -18,15 +18,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..checks import Path, Share, check, shaped
 from .schedules import Schedule, check_prediction, to_x0
 
 CALLED = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp": "DPM-Solver++"}  # by the name that is typed
 METHODS = tuple(CALLED)
+Method, Previous, Variance = Literal[METHODS], Literal["listed", "diffusers"], Literal["posterior", "beta"]
 
 
 def timesteps(schedule_T: int, steps: int, spacing: str = "trailing") -> Tensor:
@@ -64,8 +67,7 @@ def path(schedule_T: int, steps: int, spacing: str = "trailing", previous: str =
     Raises ValueError unless 1 <= steps <= T, and for a rule that is unknown.
     """
     listed = timesteps(schedule_T, steps, spacing).tolist()
-    if previous not in ("listed", "diffusers"):
-        raise ValueError(f"previous={previous!r}; expected 'listed' or 'diffusers'")
+    check(Previous, previous, "previous")
     following = listed[1:] + [-1] if previous == "listed" else [max(t - schedule_T // steps, -1) for t in listed]
     return list(zip(listed, following))
 
@@ -82,8 +84,9 @@ def ddpm_step(
 
     When steps are skipped, beta is that of the whole jump (Improved DDPM eq. 19). `variance` is 'posterior',
     beta tilde of eq. 7, or 'beta', the larger of the two choices of DDPM section 3.2 (sigma hat in DDIM's
-    tables).
+    tables). ValueError, as from all steps: x0_hat is not like xt, an alpha_bar that is none, an unknown variance.
     """
+    _check_step(xt, x0_hat, alpha_bar, alpha_bar_prev, variance)
     alpha = alpha_bar / alpha_bar_prev
     beta = 1 - alpha
     from_x0 = math.sqrt(alpha_bar_prev) * beta / (1 - alpha_bar)
@@ -109,6 +112,7 @@ def ddim_step(
     is DDPM with the posterior variance, clipped or not. With eta = 0 the step may go up as well, to an
     alpha_bar_prev below alpha_bar (`editing.invert`).
     """
+    _check_step(xt, x0_hat, alpha_bar, alpha_bar_prev)
     eps_hat = (xt - math.sqrt(alpha_bar) * x0_hat) / math.sqrt(1 - alpha_bar)
     step_std = 0.0
     if eta > 0:
@@ -133,6 +137,7 @@ def dpmpp_step(
     alpha_bar_prev = 1: there the step size h in the half log-SNR, `lam`, is infinite, and only first order
     has a limit, which is x0_hat.
     """
+    _check_step(xt, x0_hat, alpha_bar, alpha_bar_prev)
     signal_prev, noise_prev = math.sqrt(alpha_bar_prev), math.sqrt(1 - alpha_bar_prev)
     signal, noise = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
     exp_minus_h = (noise_prev / signal_prev) * (signal / noise)
@@ -143,6 +148,13 @@ def dpmpp_step(
         r = (lam - lam_last) / (lam_prev - lam)
         D = (1 + 1 / (2 * r)) * x0_hat - 1 / (2 * r) * x0_last
     return noise_prev / noise * xt + signal_prev * (1 - exp_minus_h) * D
+
+
+def _check_step(xt, x0_hat, alpha_bar, alpha_bar_prev, variance="posterior"):
+    shaped(x0_hat, "x0_hat", "float", *xt.shape)
+    if not (0 < alpha_bar < 1 and 0 <= alpha_bar_prev <= 1):
+        raise ValueError(f"a step from alpha_bar={alpha_bar} to {alpha_bar_prev}; expected one inside (0, 1) to [0, 1]")
+    check(Variance, variance, "variance")
 
 
 def _half_log_snr(alpha_bar: float) -> float:
@@ -247,11 +259,11 @@ def sample(
     - `callback`: called as callback(step_index, t, xt, x0_hat) before each step is made; step_index counts from 0.
     - `progress`: show a bar with the time left.
 
-    Raises ValueError for `steps` outside 1..T, and for arguments that are unknown or do not go together.
+    Raises ValueError for `steps` outside 1..T, a guess unlike xt, and arguments unknown or that do not go together.
     """
     pairs = path(schedule.T, steps) if isinstance(steps, (int, float)) else list(steps)
     stochastic = method == "ddpm" or eta > 0
-    _check(method, eta, variance, pairs, noise, stochastic, generator)
+    _check(method, eta, variance, pairs, schedule.T, noise, stochastic, generator)
 
     alpha_bars = [*schedule.alpha_bar.tolist(), 1.0]  # at -1, the clean picture
     xt, last = noise, None
@@ -276,13 +288,12 @@ def _normal_like(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
 
 
-def _check(method, eta, variance, pairs, noise, stochastic, generator):
-    if method not in METHODS:
-        raise ValueError(f"method={method!r}; expected 'ddpm', 'ddim' or 'dpmpp'")
-    if variance not in ("posterior", "beta"):
-        raise ValueError(f"variance={variance!r}; expected 'posterior' or 'beta'")
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta={eta}; expected a number from 0 (deterministic) to 1 (as DDPM)")
+def _check(method, eta, variance, pairs, T, noise, stochastic, generator):
+    check(Method, method, "method")
+    check(Path, pairs, "steps")
+    if (last := max(map(max, pairs))) >= T:
+        raise ValueError(f"steps lead over t={last}; expected 0 to {T - 1}, and -1 for the clean picture")
+    check(Share, eta, "eta")
     if eta > 0 and method != "ddim":
         raise ValueError(f"eta={eta} with method={method!r}; only 'ddim' has an eta, so leave it at 0")
     if variance != "posterior" and method != "ddpm":
@@ -291,8 +302,7 @@ def _check(method, eta, variance, pairs, noise, stochastic, generator):
         raise ValueError(f"method={method!r} with eta={eta} on a path that goes up; only 'ddim', eta=0 and 'dpmpp' can")
     if method == "dpmpp" and any(to != t for (_, to), (t, _) in pairwise(pairs)):
         raise ValueError("method='dpmpp' on a path whose steps do not join; take one with previous='listed'")
-    if not noise.is_floating_point():
-        raise ValueError(f"noise is {noise.dtype}; expected floating-point noise of shape (B, C, H, W)")
+    shaped(noise, "noise", "float", *noise.shape)
     if stochastic and generator is None:
         raise ValueError(f"method={method!r} with eta={eta} draws noise at each step; give it a generator")
 

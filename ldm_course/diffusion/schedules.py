@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..checks import Levels, Positive, check
+from ..checks import Levels, Positive, check, shaped
 
 Prediction = Literal["eps", "x0", "v", "u"]
 Named = Literal["linear", "sqrt_linear", "cosine", "flow"]
@@ -103,11 +103,7 @@ class Schedule:
             if not 0 <= t < self.T:
                 raise ValueError(f"t={t} is not an index of this schedule; expected 0 to {self.T - 1}")
             return self.signal_scale[t].item(), self.noise_scale[t].item()
-        if t.dtype != torch.int64 or t.shape != like.shape[:1]:
-            raise ValueError(
-                f"t is {t.dtype} of shape {tuple(t.shape)}; expected int64 indices of shape ({len(like)},), "
-                "one for each picture"
-            )
+        shaped(t, "t, one index for each picture", "int64", len(like))
         dtype = torch.promote_types(like.dtype, torch.float32)
         key = (like.device, dtype)
         if key not in self._moved:  # copied once, since each copy to a GPU makes it wait
@@ -154,9 +150,7 @@ def make_schedule(
         first = first if beta_start is None else beta_start
         last = last if beta_end is None else beta_end
         if not (0 < first < 1 and 0 < last < 1):
-            raise ValueError(
-                f"betas from {first:g} to {last:g} at T={T}; expected values inside (0, 1): take a larger T"
-            )
+            raise ValueError(f"betas from {first:g} to {last:g} at T={T}; expected inside (0, 1): take a larger T")
         if name == "linear":
             beta = torch.linspace(first, last, T, dtype=torch.float64)
         else:
@@ -182,8 +176,10 @@ def _flow_alpha_bar(T: int) -> Tensor:
 def add_noise(x0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
     """The forward process in one jump: xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps, DDPM eq. 4.
 
-    x0, eps: (B, C, H, W). t: int64 (B,), or one int for all. Returns xt like x0.
+    x0, eps: float (B, C, H, W). t: int64 (B,), or one int for all. Returns xt like x0. ValueError, as from all that
+    follow: two tensors that are not alike, or no floating-point ones.
     """
+    check_prediction("eps", x0, eps)
     signal, noise = schedule.scales(t, x0)
     return (signal * x0 + noise * eps).to(x0.dtype)
 
@@ -195,7 +191,7 @@ def target(x0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule, predict
     velocity on the circle between the two (Salimans & Ho 2022, section 4 and appendix D). 'u': eps - x0, the velocity
     on the straight line between them (Lipman et al. 2022; Liu et al. 2022), at every t the same.
     """
-    check_prediction(prediction)
+    check_prediction(prediction, x0, eps)
     if prediction == "eps":
         return eps
     if prediction == "x0":
@@ -211,7 +207,7 @@ def to_x0(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, predict
 
     For u, xt = signal_scale x0 + noise_scale (x0 + u), solved for x0.
     """
-    check_prediction(prediction)
+    check_prediction(prediction, xt, pred)
     if prediction == "x0":
         return pred.to(xt.dtype)
     signal, noise = schedule.scales(t, xt)
@@ -222,7 +218,7 @@ def to_x0(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, predict
 
 def to_eps(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, prediction: str) -> Tensor:
     """The noise that a prediction implies at xt: DDPM eq. 4 solved for eps."""
-    check_prediction(prediction)
+    check_prediction(prediction, xt, pred)
     if prediction == "eps":
         return pred.to(xt.dtype)
     signal, noise = schedule.scales(t, xt)
@@ -235,7 +231,7 @@ def to_eps(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, predic
 
 def to_v(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, prediction: str) -> Tensor:
     """The velocity that a prediction implies at xt: `target`'s formula with eps or x0 eliminated."""
-    check_prediction(prediction)
+    check_prediction(prediction, xt, pred)
     if prediction == "v":
         return pred.to(xt.dtype)
     signal, noise = schedule.scales(t, xt)
@@ -245,9 +241,12 @@ def to_v(pred: Tensor, xt: Tensor, t: Tensor | int, schedule: Schedule, predicti
     return v.to(xt.dtype)
 
 
-def check_prediction(prediction: str) -> None:
-    """ValueError unless it is one of PREDICTIONS."""
+def check_prediction(prediction: str, *pair: Tensor) -> None:
+    """ValueError unless it is one of PREDICTIONS, and a picture and what stands beside it are floating-point and alike:
+    one picture's noise would be broadcast to all, and bytes would wrap."""
     check(Prediction, prediction, "prediction")
+    for tensor in pair:
+        shaped(tensor, "a picture, its noise or prediction", "float", *getattr(pair[0], "shape", ()))
 
 
 def check_invertible(schedule: Schedule, prediction: str, clip_x0: bool) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoints, device
+from ..checks import Positive, check
 from ..config import TrainConfig
 from ..data.latents import Latents, encode_pictures
 from ..data.loaders import load_data
@@ -167,8 +168,7 @@ def make_setting(
     limit = profile.limit if limit is None else limit
     budget = profile.budget if budget is None else budget
     divisor = profile.autoencoder.downsample * profile.unet.multiple
-    if not 0 < budget < float("inf"):
-        raise ValueError(f"budget={budget}; expected seconds of training for each space, more than 0")
+    check(Positive, budget, "budget")
     if size < SMALLEST:
         raise ValueError(f"size={size}; the autoencoder's perceptual loss takes {SMALLEST} or more")
     if size % divisor:

@@ -5,8 +5,7 @@ As in `complexity`, values, positions, attention pairs and FLOPs are four things
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..checks import Count, checked
 from ..networks.video import VideoUNetConfig
 from .complexity import Flops, attention_pairs, positions, unet_flops, values
 
@@ -28,14 +27,14 @@ def temporal_flops(channels: int, places: int, frames: int) -> Flops:
     return Flops(linear=4 * 2 * channels**2 * places * frames, attention=2 * 2 * frames**2 * channels * places)
 
 
-@dataclass(frozen=True)
+@checked
 class ClipCounts:
-    """A clip as a denoiser holds it: `frames` of c x h x w."""
+    """A clip as a denoiser holds it: `frames` of c x h x w. ValueError: one that is below 1."""
 
-    frames: int
-    channels: int
-    height: int
-    width: int
+    frames: Count
+    channels: Count
+    height: Count
+    width: Count
 
     @property
     def values(self) -> int:

@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ..checks import describe
 from ..networks.detector import Detector
-from ..networks.features import describe, pooled_features
+from ..networks.features import pooled_features
 from .detection import SIDE, Found, detect, detector
 from .distances import Reference, evaluate
 

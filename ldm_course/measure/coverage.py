@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..checks import describe
 from ..device import default_device
-from ..networks.features import describe
 
 K = 3  # as in the paper
 BLOCK = 1024  # rows of distances that are held at a time
@@ -22,10 +22,10 @@ BLOCK = 1024  # rows of distances that are held at a time
 def radii(features: Tensor, *, k: int = K, device=None) -> Tensor:
     """Distance of each feature (N, D) to its k-th nearest other one: float32 (N,), on the device.
 
-    ValueError for k features or fewer.
+    ValueError for k features or fewer, or such as are not finite.
     """
-    if not isinstance(features, Tensor) or features.ndim != 2 or not features.is_floating_point():
-        raise ValueError(f"got {describe(features)}; expected float features (N, D)")
+    if not isinstance(features, Tensor) or features.ndim != 2 or not features.isfinite().all():
+        raise ValueError(f"got {describe(features)}, or NaN in it; expected finite float features (N, D)")
     if not 1 <= k < len(features):
         raise ValueError(f"k={k} with {len(features)} features; expected 1 to {len(features) - 1}")
     x = features.float().to(device if device is not None else default_device())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..networks.features import describe
+from ..checks import describe
 from .fidelity import psnr, psnr_lead
 
 PART = 4096  # pictures at a time

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..checks import describe
 from ..device import default_device
 from ..files import cached_tensors, fingerprint
-from ..networks.features import FEATURES, check_pictures, describe, pooled_features
+from ..networks.features import FEATURES, check_pictures, pooled_features
 from .coverage import K, precision_recall, radii
 from .fidelity import size_of
 

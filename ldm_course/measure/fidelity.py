@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..networks.features import describe
+from ..checks import describe
 
 SSIM_WINDOW = 11  # pixels a side
+BEYOND = 10  # what no picture in [-1, 1] reaches, though noise be added to it, and grey levels 0 to 255 do
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -18,7 +19,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
     a, b: both uint8 (N, C, H, W), or both float in [-1, 1], which is taken to 0..255 first, unrounded. Equal sets
     give infinity. (A mean of the pictures' own ratios is higher, and infinite as soon as one is copied exactly.)
-    ValueError for different shapes or types.
+    ValueError for different shapes or types, or floats that are grey levels.
     """
     a, b = _grey_levels(a, b)
     error = sum((x.double() - y).square().sum().item() for x, y in zip(a.split(64), b.split(64))) / a.numel()
@@ -81,8 +82,8 @@ def _grey_levels(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"got {describe(a)} and {describe(b)}; expected two (N, C, H, W) of one shape and type")
     if a.dtype == torch.uint8:
         return a.float(), b.float()
-    if not a.is_floating_point():
-        raise ValueError(f"got {describe(a)}; expected uint8, or float in [-1, 1]")
+    if not a.is_floating_point() or a.abs().max() > BEYOND or b.abs().max() > BEYOND:
+        raise ValueError(f"got {describe(a)}, or grey levels as floats; expected uint8, or float in [-1, 1]")
     return (a.float() + 1) * 127.5, (b.float() + 1) * 127.5
 
 

@@ -31,7 +31,7 @@ def rank_correlation(
     tau is the mean over pairs of +1 where both measures order them alike and -1 where not (Kendall 1938). `chance` is
     two-sided and exact, over all n! orders; it takes the things to be independent, and no two of them to be equal.
     `error` is found by measuring again: normal numbers with these errors are added, DRAWS times, from a fixed seed.
-    ValueError: not as many of each, or fewer than 2.
+    ValueError: not as many of each, or fewer than 2, or NaN.
     """
     errors = [[0.0] * len(x) if e is None else e for e in (x_errors, y_errors)]
     if len(x) < 2 or {len(y), *map(len, errors)} != {len(x)}:
@@ -39,6 +39,8 @@ def rank_correlation(
     values, spread = (
         torch.tensor([list(map(float, a)) for a in pair], dtype=torch.float64) for pair in ((x, y), errors)
     )
+    if not (values.isfinite().all() and spread.isfinite().all()):
+        raise ValueError("a value or an error is NaN or infinite; expected numbers that have an order")
     noise = torch.randn(DRAWS, *values.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     again = _tau(values + spread * noise)
     tau = _tau(values[None]).item()

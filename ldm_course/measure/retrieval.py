@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import Count, check, numbered, shaped
 from ..data.pictures import Pictures, to_float
 from ..data.prompts import Prompt, exchanged, held_out, parse
 from ..data.scenes import COLOURS, PATTERNS, SHAPES, TINTS
@@ -43,7 +44,10 @@ def recall(cosines: Tensor, k: int) -> Tensor:
     """For each row of (N, N), whose right answer is on the diagonal, whether that is among the k best, (N,).
 
     Of answers that tie with it, those that are in are drawn by lot: then it is the chance to be among them.
+    ValueError: k below 1, or another shape.
     """
+    check(Count, k, "k")
+    shaped(cosines, "cosines", "float", "N", len(cosines))
     right = cosines.diagonal()[:, None]
     better = (cosines > right + TIE).sum(1)
     tied = ((cosines - right).abs() <= TIE).sum(1)  # itself included
@@ -74,8 +78,9 @@ def classified(pictures: Tensor, labels: Tensor, classes: Tensor) -> Share:
     """How often the nearest of `classes` (K, D) is the right one, of unit vectors (N, D) and labels int64 (N,).
 
     Each class that occurs counts the same, however many pictures it has: always to say the most frequent one gains
-    nothing over chance, 1 / K. Ties are shared out.
+    nothing over chance, 1 / K. Ties are shared out. ValueError: not one label below K for each.
     """
+    numbered(labels, "labels", len(pictures), len(classes))
     cosines = pictures @ classes.T
     best = cosines >= cosines.amax(1, keepdim=True) - TIE
     hits = best.gather(1, labels[:, None])[:, 0] / best.sum(1)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..checks import describe
 from ..diffusion.schedules import Schedule
-from ..networks.features import describe
 
 
 class Spectrum(NamedTuple):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import Positive, check, shaped
 from ..config import AutoencoderConfig
 from .layers import Attention, Downsample, MidBlock, ResnetBlock, Upsample
 from .quantise import Codebook, Coded
@@ -134,12 +135,8 @@ class Autoencoder(nn.Module):
     def encode(self, x: Tensor) -> Posterior:
         """Pictures `(B, 3, H, W)` in [-1, 1] to the posterior over latents `(B, c, H/f, W/f)`; with a codebook, all of
         it at the latent that is still to be quantised."""
-        f = self.config.downsample
-        if x.ndim != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % f or x.shape[3] % f:
-            raise ValueError(
-                f"the autoencoder was given {tuple(x.shape)}; expected (B, {self.config.in_channels}, H, W) "
-                f"with H and W multiples of {f}"
-            )
+        c = self.config
+        shaped(x, "the autoencoder's input", "float", "B", c.in_channels, "H", "W", multiple=c.downsample)
         encoded = self.quant_conv(self.encoder(x))
         if self.quantize is not None:
             return Posterior(encoded, torch.full_like(encoded, -torch.inf))
@@ -148,8 +145,7 @@ class Autoencoder(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Raw latents `(B, c, h, w)` to pictures `(B, 3, f·h, f·w)`, near [-1, 1] but not clipped to it."""
-        if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
-            raise ValueError(f"decode was given {tuple(z.shape)}; expected (B, {self.config.latent_channels}, h, w)")
+        shaped(z, "latents to decode", "float", "B", self.config.latent_channels, "h", "w")
         return self._decoded(z if self.quantize is None else self.quantize(z).z)
 
     def _decoded(self, z: Tensor) -> Tensor:
@@ -174,10 +170,11 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def measure_latent_scale(self, x: Tensor, generator: torch.Generator | None = None) -> float:
-        """Sets `latent_scale` to one over the standard deviation of these pictures' latents, and returns it."""
+        """Sets `latent_scale` to one over the standard deviation of these pictures' latents, and returns it.
+        ValueError: that is 0, or no number."""
         self.latent_scale.fill_(1.0)
         z = torch.cat([self.to_latents(part, generator) for part in x.split(64)])
-        scale = 1.0 / z.std().item()
+        scale = 1.0 / check(Positive, z.std().item(), "standard deviation of the latents")
         self.latent_scale.fill_(scale)
         return scale
 

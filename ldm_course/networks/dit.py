@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import shaped
 from ..config import DiTConfig
 from .layers import CrossAttention, TimestepEmbedding, timestep_embedding
 
@@ -84,7 +85,7 @@ class DiT(nn.Module):
             nn.init.zeros_(zero.weight)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        self._check(x, condition)
+        self._check(x, t, condition)
         said = self.time_embedding(timestep_embedding(t, TIME_WIDTH, last=1).to(x.dtype))
         if self.class_embedding is not None:
             nothing = torch.full_like(t, self.config.num_classes, dtype=torch.int64)
@@ -101,14 +102,14 @@ class DiT(nn.Module):
         x = x.view(len(x), rows, columns, p, p, -1)
         return x.permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, p * rows, p * columns)
 
-    def _check(self, x: Tensor, condition: Tensor | None) -> None:
-        c, p = self.config, self.config.patch_size
-        if x.ndim != 4 or x.shape[1] != c.in_channels or x.shape[2] % p or x.shape[3] % p:
-            raise ValueError(
-                f"the DiT was given {tuple(x.shape)}; expected (B, {c.in_channels}, H, W) with H and W multiples of {p}"
-            )
+    def _check(self, x: Tensor, t: Tensor, condition: Tensor | None) -> None:
+        c = self.config
+        shaped(x, "the DiT's input", "float", "B", c.in_channels, "H", "W", multiple=c.multiple)
+        shaped(t, "the DiT's t", "", len(x))
         if condition is not None and c.num_classes is None:
             raise ValueError("labels were given to a DiT without classes; build it with num_classes")
+        if condition is not None:
+            shaped(condition, "the labels", "int", len(x))
 
 
 def positions(rows: int, columns: int, width: int, device: torch.device | str = "cpu") -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
+from ..checks import describe, shaped
 from ..device import default_device
 
 WEIGHTS = "efficientnet-lite0-57934424.pth"
@@ -78,9 +79,7 @@ def stage_features(x: Tensor) -> list[Tensor]:
     large numbers. ValueError for another shape or type.
     """
     if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point() or min(x.shape[2:]) < SMALLEST:
-        raise ValueError(
-            f"got {describe(x)}; expected a float tensor (B, 3, H, W) in [-1, 1] with sides of at least {SMALLEST}"
-        )
+        raise ValueError(f"got {describe(x)}; expected float (B, 3, H, W) with sides of at least {SMALLEST}")
     net = efficientnet_lite0(x.device)
     with torch.autocast(x.device.type, enabled=False):
         h = (((x.float() + 1) * 127.5 - MEAN) / STD).contiguous(memory_format=torch.channels_last)
@@ -102,8 +101,7 @@ def perceptual_distance(a: Tensor, b: Tensor) -> Tensor:
     scaled to length 1; the squared length of their difference is averaged over positions, then over the six
     maps. So 0 for equal pictures and 4 at most; differentiable in both. Our own scale: not LPIPS's numbers.
     """
-    if a.shape != b.shape:
-        raise ValueError(f"got pictures of shapes {tuple(a.shape)} and {tuple(b.shape)}; expected the same shape twice")
+    shaped(b, "b", "float", *a.shape)
     per_map = [
         (F.normalize(f, dim=1) - F.normalize(g, dim=1)).square().sum(1).mean((1, 2))
         for f, g in zip(stage_features(a), stage_features(b))
@@ -137,17 +135,6 @@ def pooled_features(
 
 def check_pictures(images: Tensor, name: str = "images") -> None:
     """ValueError unless `images` is a uint8 tensor (N, 3, H, W) with at least one picture."""
-    if (
-        not isinstance(images, Tensor)
-        or images.dtype != torch.uint8
-        or images.ndim != 4
-        or images.shape[1] != 3
-        or not len(images)
-    ):
-        raise ValueError(f"{name}: got {describe(images)}; expected a uint8 tensor (N, 3, H, W) with N >= 1")
-
-
-def describe(x) -> str:
-    if isinstance(x, Tensor):
-        return f"a {str(x.dtype).removeprefix('torch.')} tensor {tuple(x.shape)}"
-    return f"a {type(x).__name__}"
+    shaped(images, name, "uint8", "N", 3, "H", "W")
+    if not len(images):
+        raise ValueError(f"{name}: got none; expected at least one picture")

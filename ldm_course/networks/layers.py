@@ -17,7 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 def timestep_embedding(t: Tensor, width: int, last: int = 0) -> Tensor:
     """Sinusoids of t (DDPM, appendix B): `(B,)` to `(B, width)`, cosines first, periods from 2π to 2π·10⁴, which comes
-    after the last of them, or with `last` 1 is the last."""
+    after the last of them, or with `last` 1 is the last. ValueError: an odd width."""
+    if width % 2:
+        raise ValueError(f"width={width}; expected an even one, half for cosines and half for sines")
     half = width // 2
     rate = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device, dtype=torch.float32) / (half - last))
     angle = t.float()[:, None] * rate

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..checks import shaped
+
 COMMITMENT = 0.25  # β of van den Oord et al., equation 3
 
 
@@ -35,6 +37,7 @@ class Codebook(nn.Module):
         self.embedding = nn.Embedding(size, channels)  # drawn from N(0, 1); the latents come to them
 
     def forward(self, z: Tensor) -> Coded:
+        shaped(z, "latents to quantise", "float", "B", self.embedding.embedding_dim, "h", "w")
         b, c, h, w = z.shape
         rows = z.float().permute(0, 2, 3, 1).reshape(-1, c)
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):

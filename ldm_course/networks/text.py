@@ -41,11 +41,13 @@ class Tokenizer:
     a network could know nothing, are passed over.
 
     Whole words, since the course's captions have less than two thousand. CLIP's byte pairs are parts of words, so that
-    none is unknown to it.
+    none is unknown to it. ValueError: a word twice, or a length below 2.
     """
 
     def __init__(self, words: Sequence[str], length: int):
         self.number = {word: i for i, word in enumerate(words, SPECIAL)}
+        if len(self.number) != len(words) or length < 2:
+            raise ValueError(f"{len(words)} words, length={length}; expected no word twice, and room for start and end")
         self.length = length
 
     def __call__(self, texts: Iterable[str]) -> Tensor:

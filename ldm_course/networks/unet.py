@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import shaped
 from ..config import UNetConfig
 from .layers import (
     Attention,
@@ -96,9 +97,9 @@ class UNet(nn.Module):
     """The denoiser ε_θ(x_t, t): from `(B, C, H, W)` and `(B,)` to `(B, C, H, W)`.
 
     What the output means (ε, x₀ or v) is for the objective and the sampler to say. H and W must be multiples of
-    `2 ** (levels - 1)`, or ValueError. `condition` is what the network was built for: for classes, int64 `(B,)`, where
+    `2 ** (levels - 1)`. `condition` is what the network was built for: for classes, int64 `(B,)`, where
     `config.num_classes` stands for "no label"; left out, no picture has one. For a context, float
-    `(B, L, config.cross_attention_dim)`, which cannot be left out.
+    `(B, L, config.cross_attention_dim)`, which cannot be left out. ValueError: another shape or type.
     """
 
     def __init__(self, config: UNetConfig):
@@ -119,7 +120,7 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        self._check(x, condition)
+        self._check(x, t, condition)
         emb = self.time_embedding(timestep_embedding(t, self.config.block_out_channels[0]).to(x.dtype))
         if self.class_embedding is not None:
             nothing = torch.full_like(t, self.config.num_classes, dtype=torch.int64)
@@ -138,17 +139,13 @@ class UNet(nn.Module):
             x = block(x, skips, time, context)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
-    def _check(self, x: Tensor, condition: Tensor | None) -> None:
+    def _check(self, x: Tensor, t: Tensor, condition: Tensor | None) -> None:
         c = self.config
-        factor = c.multiple
-        if x.ndim != 4 or x.shape[1] != c.in_channels or x.shape[2] % factor or x.shape[3] % factor:
-            raise ValueError(
-                f"the U-Net was given {tuple(x.shape)}; expected (B, {c.in_channels}, H, W) "
-                f"with H and W multiples of {factor}"
-            )
+        shaped(x, "the U-Net's input", "float", "B", c.in_channels, "H", "W", multiple=c.multiple)
+        shaped(t, "the U-Net's t", "", len(x))
         if c.cross_attention_dim is not None:
-            if condition is None or condition.ndim != 3 or condition.shape[2] != c.cross_attention_dim:
-                given = None if condition is None else tuple(condition.shape)
-                raise ValueError(f"the context is {given}; expected (B, L, {c.cross_attention_dim})")
+            shaped(condition, "the context", "float", len(x), "L", c.cross_attention_dim)
         elif condition is not None and c.num_classes is None:
             raise ValueError("labels were given to a U-Net without classes; build it with num_classes")
+        elif condition is not None:
+            shaped(condition, "the labels", "int", len(x))

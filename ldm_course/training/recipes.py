@@ -97,8 +97,10 @@ def denoiser_trainer(
     through a text encoder, `text`, that is trained with it and knows their words; or through one that was trained
     before and is left as it is, `encoder`, which knows `words`.
     ValueError: the network cannot halve the data's side often enough, or latents are to be flipped, or texts go with
-    classes, or schedule and prediction do not go together (`schedules.check_invertible`).
+    classes or these are too few, or schedule and prediction do not go together (`schedules.check_invertible`).
     """
+    if not isinstance(data, (Pictures, Latents)):
+        raise ValueError(f"data is a {type(data).__name__}; expected Pictures or Latents")
     if config.flip and isinstance(data, Latents):
         raise ValueError("a mirrored latent is not the latent of the mirrored picture; leave flip out for latents")
     check_invertible(schedule, prediction, clip_x0=not isinstance(data, Latents))

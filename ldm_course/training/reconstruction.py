@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import Share, Weight, check
 from ..data.pictures import Crops, Pictures
 from ..diffusion.objectives import Objective, draw, on_device
 from ..networks.features import SMALLEST, perceptual_distance
@@ -40,7 +41,7 @@ class AutoencoderObjective(Objective):
     `squared` takes (x - 𝒟(z))² in place of the absolute value: then few large errors count for more than many small.
     A codebook's own loss takes the place of the KL. Of the batches, the share `equivariant` compares 𝒟(τ(z)) with τ(x)
     for a random τ (EQ-VAE, equations 5 and 7); what is too small for the perceptual distance is enlarged for it.
-    ValueError: pictures that are too small for the perceptual distance, or a share that is none.
+    ValueError: pictures that are too small for the perceptual distance, a share that is none, or a weight below 0.
     """
 
     def __init__(
@@ -59,12 +60,12 @@ class AutoencoderObjective(Objective):
                 f"pictures of {data.size} a side are too small for the perceptual loss, which takes {SMALLEST} "
                 "or more; choose a larger size, or a perceptual weight of 0"
             )
-        if not 0 <= equivariant <= 1:
-            raise ValueError(f"equivariant={equivariant}; expected a share of the batches, 0 to 1")
+        check(Share, equivariant, "equivariant")
         self.data, self.flip = data, flip
         self.perceptual_weight, self.kl_weight = perceptual_weight, kl_weight
         self.adversarial_weight, self.squared = adversarial_weight, squared
         self.equivariant, self.varies = equivariant, equivariant > 0
+        check(dict[str, Weight], self.weights, "weights")
         self.critic = PatchCritic() if adversarial_weight else None
         self.size = len(data)
         self._pair: tuple[Tensor, Tensor] | None = None

@@ -58,7 +58,7 @@ def test_the_embedding_has_a_row_more_than_classes_and_no_label_is_the_last():
 
 @pytest.mark.parametrize("shape", [(2, 3, 7, 8), (2, 3, 8, 9), (2, 4, 8, 8), (3, 8, 8)])
 def test_a_wrong_shape_is_refused_in_one_line(shape):
-    with pytest.raises(ValueError, match=r"given \(.*expected \(B, 3, H, W\) with H and W multiples of 2") as error:
+    with pytest.raises(ValueError, match=r"got .*expected a float tensor \(B, 3, H, W\) with H and W multiples of 2") as error:
         seeded(UNet, SMALL)(torch.zeros(shape), torch.zeros(shape[0], dtype=torch.int64))
     assert "\n" not in str(error.value)
 
@@ -154,14 +154,14 @@ def test_extreme_variances_are_bounded():
 
 @pytest.mark.parametrize("shape", [(1, 3, 10, 8), (1, 3, 8, 6), (1, 1, 8, 8), (3, 8, 8)])
 def test_pictures_that_do_not_fit_are_refused_in_one_line(shape):
-    with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\) with H and W multiples of 4") as error:
+    with pytest.raises(ValueError, match=r"expected a float tensor \(B, 3, H, W\) with H and W multiples of 4") as error:
         seeded(Autoencoder, FIRST_STAGE).encode(torch.zeros(shape))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4, 4), (4, 4, 4)])
 def test_latents_that_do_not_fit_are_refused(shape):
-    with pytest.raises(ValueError, match=r"decode was given .*expected \(B, 4, h, w\)"):
+    with pytest.raises(ValueError, match=r"latents to decode: .*expected a float tensor \(B, 4, h, w\)"):
         seeded(Autoencoder, FIRST_STAGE).decode(torch.zeros(shape))
 
 

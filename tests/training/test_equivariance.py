@@ -87,7 +87,7 @@ def test_without_it_nothing_is_drawn_for_it_and_runs_are_told_apart():
     assert now_and_then.describe() == plain.describe() + ", equivariant 0.5"
     assert now_and_then.weights == plain.weights | {"equivariant": 0.5}
     for share in (-0.1, 1.5):
-        with pytest.raises(ValueError, match=f"equivariant={share}; expected a share of the batches, 0 to 1"):
+        with pytest.raises(ValueError, match=f"equivariant={share}; expected [01] or"):
             AutoencoderObjective(data, perceptual_weight=0.0, equivariant=share)
 
 
