@@ -114,12 +114,10 @@ def _told(name: str, joint: str, read: Callable[[], T]) -> T:
 
 def describe(x: Any) -> str:
     """What was given, without its values: a uint8 tensor (5, 3, 8, 8), a list."""
-    kind = type(x).__name__
-    return (
-        f"a {str(x.dtype).removeprefix('torch.')} {kind.lower()} {tuple(x.shape)}"
-        if hasattr(x, "dtype")
-        else f"a {kind}"
-    )
+    said = type(x).__name__
+    if hasattr(x, "dtype"):
+        said = f"{str(x.dtype).removeprefix('torch.')} {said.lower()} {tuple(x.shape)}"
+    return f"{'an' if said[0] in 'AEIOaeio' else 'a'} {said}"
 
 
 def shaped(x: Any, name: str, dtype: str, *sides: int | str, multiple: int = 1) -> None:
@@ -131,7 +129,7 @@ def shaped(x: Any, name: str, dtype: str, *sides: int | str, multiple: int = 1) 
     if not fits or any(side % multiple for side in x.shape[-2:]):
         sizes = f"({', '.join(map(str, sides))}{',' if len(sides) == 1 else ''})"
         more = f" with {' and '.join(map(str, sides[-2:]))} multiples of {multiple}" if multiple != 1 else ""
-        raise ValueError(f"{name}: got {describe(x)}; expected a {dtype or 'whole-number'} tensor {sizes}{more}")
+        raise ValueError(f"{name}: got {describe(x)}; expected {dtype or 'one-dimensional'} {sizes}{more}")
 
 
 def numbered(x: Any, name: str, count: int, kinds: int | None) -> None:

@@ -67,9 +67,10 @@ class Denoiser:
 
     def __post_init__(self):
         check_invertible(self.schedule, self.prediction, self.space.clip_x0)
-        config = getattr(self.model.config, "unet", self.model.config)  # that of a U-Net within another network
-        one = torch.empty(1, *self.space.shape[-3:], device="meta")
-        shaped(one, f"{self.space.name} samples", "float", 1, config.out_channels, "H", "W", multiple=config.multiple)
+        config = getattr(self.model, "config", None)  # which a network of one's own need not have
+        if c := getattr(config, "unet", config):
+            one = torch.empty(1, *self.space.shape[-3:], device="meta")
+            shaped(one, f"{self.space.name} samples", "float", 1, c.out_channels, "H", "W", multiple=c.multiple)
 
     @property
     def device(self) -> torch.device:

@@ -388,3 +388,31 @@ def test_weights_in_eight_bits_that_are_not_finite_are_refused(tmp_path):
         model.conv_in.weight[0, 0, 0, 0] = torch.inf
     with pytest.raises(ValueError, match="NaN or infinite"):
         save_model(tmp_path / "u.safetensors", model, eight_bit=True)
+
+
+@pytest.mark.parametrize(
+    "name, meta, says",
+    [
+        ("latent", {"autoencoder": None}, r"pixel samples: .*\(1, 3, 8, 8\); expected float \(1, 4, H, W\)"),
+        ("latent", {"size": 6}, r"latent samples: .*\(1, 4, 3, 3\).* multiples of 2"),
+        ("latent", {"size": 7}, "LatentSpace: pictures of 7 a side have no latents with f=2"),
+        ("pixel", {"size": 31}, r"pixel samples: .* multiples of 2"),
+        ("pixel", {"autoencoder": "first.safetensors"}, r"latent samples: .*expected float \(1, 3, H, W\)"),
+    ],
+)
+def test_parts_that_do_not_fit_are_found_on_loading_and_the_file_is_named(name, meta, says, latent, tmp_path):
+    path = {"latent": latent, "pixel": denoiser(tmp_path / "pixel.safetensors")}[name]
+    model, told = load_model(path)
+    told.pop("autoencoder_fingerprint", None)
+    save_model(path, model, **{**told, **meta})
+    with pytest.raises(ValueError, match=f"{path.name}: {says}") as error:
+        load_denoiser(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+def test_an_autoencoder_without_a_scale_is_refused(scale, tmp_path):
+    model = autoencoder()
+    model.latent_scale.fill_(scale)
+    with pytest.raises(ValueError, match=rf"m.safetensors: not a checkpoint .*latent_scale={scale}; expected more"):
+        load_model(save_model(tmp_path / "m.safetensors", model))

@@ -123,8 +123,8 @@ def test_conditions_and_guidance_reach_their_pictures_as_in_generate():
     [
         (lambda d: d.redraw(images(), 0.0), "strength=0.0"),
         (lambda d: d.redraw(images(), 0.01), "from 1 to 10"),
-        (lambda d: d.redraw(pictures(2, size=16).images, 0.5), "(2, 3, 16, 16); expected a uint8 tensor (B, 3, 8, 8)"),
-        (lambda d: d.redraw(images().float(), 0.5), "got a float32 tensor (5, 3, 8, 8); expected a uint8"),
+        (lambda d: d.redraw(pictures(2, size=16).images, 0.5), "(2, 3, 16, 16); expected uint8 (B, 3, 8, 8)"),
+        (lambda d: d.redraw(images().float(), 0.5), "got a float32 tensor (5, 3, 8, 8); expected uint8"),
         (lambda d: d.redraw(images(), 0.5, label="a"), "without classes"),
         (lambda d: d.inpaint(images(), HALF.float()), "the mask is torch.float32"),
         (lambda d: d.inpaint(images(), HALF[..., :4]), "(1, 1, 8, 4)"),
@@ -132,6 +132,14 @@ def test_conditions_and_guidance_reach_their_pictures_as_in_generate():
         (lambda d: d.invert(images(), steps=1000), "from 1 to 999"),
         (lambda d: d.invert(images(), method="ddpm"), "goes up"),
         (lambda d: d.translate(images(), 1), "without classes"),
+        (lambda d: denoiser(model=Echo(num_classes=3)).generate(2, label=torch.tensor([0.5, 1.0])), "a float32 tensor"),
+        (lambda d: denoiser(model=Echo(num_classes=3)).generate(2, label=[0, 1, 2]), "(3,); expected int64 (2,)"),
+        (lambda d: Denoiser(Echo(), LatentSpace(8, autoencoder()), SCHEDULE, "x0"), "latent samples: got a float32"),
+        (lambda d: Denoiser(Echo(channels=4), PixelSpace(8), SCHEDULE, "x0"), "(1, 3, 8, 8); expected float (1, 4, H"),
+        (lambda d: Denoiser(Echo(), PixelSpace(10), SCHEDULE, "x0"), "with H and W multiples of 4"),
+        (lambda d: PixelSpace("32"), "PixelSpace: size='32'; expected a valid integer"),
+        (lambda d: PixelSpace(0), "size=0; expected more than 0"),
+        (lambda d: LatentSpace(32, None), "LatentSpace: autoencoder=None; expected an instance of Autoencoder"),
         (lambda d: d.translate(images(), None, eta=0.5), "goes up"),
     ],
 )
@@ -155,3 +163,8 @@ def test_eps_in_latents_is_refused_with_a_schedule_that_ends_without_a_signal():
         Denoiser(Echo(channels=4), LatentSpace(8, autoencoder()), make_schedule("cosine"), "eps")
     Denoiser(Echo(), PixelSpace(8), make_schedule("cosine"), "eps")
     Denoiser(Echo(channels=4), LatentSpace(8, autoencoder()), make_schedule("sqrt_linear"), "eps")
+
+
+def test_classes_may_be_a_list_of_numbers():
+    d = denoiser(model=Echo(num_classes=3))
+    assert torch.equal(d.generate(2, steps=1, label=[0, 2]), d.generate(2, steps=1, label=torch.tensor([0, 2])))

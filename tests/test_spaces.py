@@ -79,7 +79,7 @@ def test_the_ways_back_from_pictures():
     assert torch.equal(latent.to_pictures(z), to_uint8(model.reconstruct(to_float(images))))
     assert not z.is_inference() and not z.requires_grad
     for space in (PixelSpace(16), LatentSpace(16, model)):
-        with pytest.raises(ValueError, match=r"\(10, 3, 8, 8\); expected a uint8 tensor \(B, 3, 16, 16\)"):
+        with pytest.raises(ValueError, match=r"\(10, 3, 8, 8\); expected uint8 \(B, 3, 16, 16\)"):
             space.from_pictures(images)
     with pytest.raises(ValueError, match="float32"):
         latent.from_pictures(images.float())
@@ -250,7 +250,7 @@ def test_no_label_is_none_at_all():
     [
         (0, {}, "count=0; expected more than 0"),
         (-3, {}, "count=-3"),
-        (3, {"label": torch.tensor([0, 1])}, r"labels, one for each picture: got a int64 tensor \(2,\)"),
+        (3, {"label": torch.tensor([0, 1])}, r"labels, one for each picture: got an int64 tensor \(2,\)"),
         (2, {"steps": 1001}, "steps=1001"),
         (2, {"method": "euler"}, "method='euler'"),
     ],
@@ -268,3 +268,11 @@ def test_generating_leaves_no_gradients_and_the_global_generator_alone():
     torch.manual_seed(8)
     made = run(model, PixelSpace(8), 2, method="ddpm")
     assert torch.equal(torch.rand(1), expected) and not made.requires_grad
+
+
+@pytest.mark.parametrize("swap", [lambda a, p: (a, p.images), lambda a, p: (p, a), lambda a, p: (a, None)])
+def test_what_is_no_set_of_pictures_is_not_encoded(swap):
+    with pytest.raises(ValueError, match="expected an Autoencoder and Pictures"):
+        encode_pictures(*swap(autoencoder(), pictures()))
+    with pytest.raises(ValueError, match="batch_size=0; expected more than 0"):
+        encode_pictures(autoencoder(), pictures(), batch_size=0)

@@ -48,9 +48,7 @@ def autoencoder_trainer(
     small for the perceptual loss.
     """
     if data.size % network.downsample:
-        raise ValueError(
-            f"pictures of {data.size} a side cannot be divided by f={network.downsample}; choose another size"
-        )
+        raise ValueError(f"a side of {data.size} cannot be divided by f={network.downsample}; choose another size")
     model = seeded(config.seed, Autoencoder, network)
     # the critic, where there is one, begins with weights of its own
     objective = seeded(config.seed, lambda: AutoencoderObjective(data, flip=config.flip, **(losses or {})))

@@ -573,3 +573,45 @@ def test_crops_are_windows_of_the_pictures_that_were_asked_for_at_every_place():
 def test_a_window_larger_than_a_picture_is_refused():
     with pytest.raises(ValueError, match="set of 6 has pictures of 6 a side; windows of 8 do not fit"):
         Crops((numbered(2, 9), numbered(2, 6)), side=8)
+
+
+IMAGES = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ({"images": IMAGES.float()}, "images: got a float32 tensor"),
+        ({"images": IMAGES.permute(0, 2, 3, 1)}, "(4, 8, 8, 3); expected uint8 (N, 3, H, W)"),
+        ({"images": IMAGES[0]}, "(3, 8, 8)"),
+        ({"images": IMAGES.numpy()}, "a uint8 ndarray"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, "labels: got an int64 tensor (3,); expected int64 (4,)"),
+        ({"labels": torch.zeros(4)}, "a float32 tensor (4,)"),
+        ({"labels": [0, 1, 0, 1]}, "labels: got a list"),
+        ({"labels": torch.arange(4), "classes": ("a", "b", "c")}, "labels go from 0 to 3; expected 0 to 2"),
+        ({"labels": torch.arange(4) - 1}, "labels go from -1 to 2; expected whole numbers from 0 up"),
+        ({"captions": ("a",) * 5}, "5 captions for 4 pictures"),
+    ],
+)
+def test_pictures_hold_one_label_and_one_caption_each(given, says):
+    refused(lambda: Pictures(**{"images": IMAGES, **given}), says)
+
+
+@pytest.mark.parametrize("indices", [[0.5], torch.tensor([1.0]), [True, False, True, False], IMAGES[:, 0, 0, 0] > 0])
+def test_indices_are_whole_numbers(indices):
+    pictures = Pictures(IMAGES)
+    refused(lambda: pictures.subset(indices), "indices: got a", "expected int64 (M,)")
+    refused(lambda: pictures.batch(indices), "indices: got a")
+    assert len(pictures.subset([])) == 0 == len(pictures.batch([]))
+
+
+def test_sets_of_several_sizes_or_none_are_not_joined():
+    refused(lambda: joined(Pictures(IMAGES), Pictures(IMAGES[..., :4, :4])), "[(8, 8), (4, 4)]; expected one size")
+    refused(lambda: joined(), "expected one size")
+
+
+def test_nan_is_no_grey_level():
+    x = torch.zeros(1, 3, 8, 8)
+    x[0, 2, 5, 7] = torch.nan
+    refused(lambda: to_uint8(x), "or NaN")
+    assert to_uint8(torch.tensor([torch.inf, -torch.inf])).tolist() == [255, 0]

@@ -143,3 +143,9 @@ def test_a_pair_that_is_a_drawing_is_not_new():
     assert prompts.HELD_OUT_PAIRS - set(new) == {("circle", "red"), ("square", "orange"), ("heart", "purple")}
     assert prompts.new_pairs([]) == sorted(prompts.HELD_OUT_PAIRS)
     assert ("star", "blue") not in prompts.new_pairs(["blue glowing star"])
+
+
+def test_what_is_no_text_is_refused():
+    for asked in (3, None, ["a star"]):
+        with pytest.raises(ValueError, match=r"the prompt=.*; expected a valid string"):
+            parse(asked)

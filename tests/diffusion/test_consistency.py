@@ -187,7 +187,7 @@ def lambda_model(value, like):
             return torch.full_like(xt, value)
 
     model = Constant()
-    model.weight, model.config = next(like.parameters()), like.config
+    model.weight = next(like.parameters())
     return model
 
 

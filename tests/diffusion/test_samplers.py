@@ -730,6 +730,7 @@ def test_a_step_never_makes_the_gpu_wait(options):
         (dict(label=torch.tensor([1, 2, 3])), "3 conditions for 2 pictures"),
         (dict(noise=torch.zeros(2, 3, 4, 4, dtype=torch.int64)), "int64"),
         (dict(model=lambda xt, t: torch.cat([xt, xt], 1)), "(2, 6, 4, 4)"),
+        (dict(model=lambda xt, t: xt[:, :1]), "(2, 1, 4, 4)"),
     ],
 )
 def test_mistakes_are_named_in_one_line(change, says):
@@ -738,6 +739,46 @@ def test_mistakes_are_named_in_one_line(change, says):
     with pytest.raises(ValueError) as error:
         sample(model, noise, LINEAR, **options)
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "steps, says",
+    [
+        ([], "steps=[]"),
+        ("50", "steps.0='5'"),
+        ([(500, 250.0)], "steps.0.1=250.0"),
+        ([(-1, -1)], "steps.0.0=-1; expected 0 or more"),
+        ([(999, 10), (10, -2)], "steps.1.1=-2; expected -1 or more"),
+        ([(999, 1000)], "steps lead over t=1000; expected 0 to 999"),
+        ([(1000, -1)], "t=1000"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused_before_the_network_is_asked(steps, says):
+    with pytest.raises(ValueError) as error:
+        samplers.sample(None, normal(2, 3, 4, 4), LINEAR, steps=steps)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("guess", [lambda x, t: None, lambda x, t: x[:, :1], lambda x, t: x[:1], lambda x, t: 0.0])
+@pytest.mark.parametrize("method", samplers.METHODS)
+def test_a_guess_unlike_xt_is_not_broadcast(guess, method):
+    with pytest.raises(ValueError, match=r"x0_hat: got .*; expected float \(2, 3, 4, 4\)"):
+        samplers.sample(guess, normal(2, 3, 4, 4), LINEAR, steps=2, method=method, generator=seeded(0))
+
+
+NO_LEVELS = [(1.5, 0.5), (0.0, 0.5), (1.0, 1.0), (0.5, 1.1), (0.5, -0.1), (float("nan"), 1.0)]
+
+
+@pytest.mark.parametrize("step", [samplers.ddpm_step, samplers.ddim_step, samplers.dpmpp_step])
+@pytest.mark.parametrize("here, there", NO_LEVELS)
+def test_a_step_between_levels_that_are_none_is_refused(step, here, there):
+    with pytest.raises(ValueError, match=f"a step from alpha_bar={here} to {there}; expected"):
+        step(normal(1, 3, 4, 4), normal(1, 3, 4, 4), here, there)
+
+
+def test_an_unknown_variance_is_refused_without_noise_too():
+    with pytest.raises(ValueError, match="variance='big'; expected 'posterior' or 'beta'"):
+        samplers.ddpm_step(normal(1, 3, 4, 4), normal(1, 3, 4, 4), 0.5, 0.6, None, "big")
 
 
 def test_clipping_has_to_be_chosen():

@@ -261,3 +261,25 @@ def test_what_cannot_be_inverted_at_the_first_step_is_refused_where_nothing_is_c
     else:
         assert off.abs() < 1
         check_invertible(schedule, prediction, clip_x0=False)
+
+
+OTHERS = [
+    torch.ones(2, 3, 4, 4),
+    torch.ones(1, 3, 8, 8),
+    torch.ones(2, 1, 8, 8),
+    torch.ones(2, 3, 8, 8, dtype=torch.uint8),
+    torch.ones(2, 3, 8, 8).numpy(),
+    None,
+]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=lambda x: f"{getattr(x, 'dtype', None)} {getattr(x, 'shape', '')}")
+def test_what_is_not_alike_is_neither_broadcast_nor_wrapped(other):
+    x, schedule = torch.ones(2, 3, 8, 8), make_schedule("cosine")
+    for a, b in ((x, other), (other, x)):
+        with pytest.raises(ValueError, match=r"a picture, its noise or prediction: got .*; expected float"):
+            add_noise(a, b, 5, schedule)
+        for function in (target, to_x0, to_eps, to_v):
+            for prediction in PREDICTIONS:
+                with pytest.raises(ValueError, match="; expected float"):
+                    function(a, b, 5, schedule, prediction)

@@ -47,3 +47,9 @@ def test_values_positions_and_pairs():
     assert found["values"] == found["positions"] == 3.4 and found["pairs_together"] == 11.56
     with pytest.raises(ValueError, match="f=0"):
         usual.in_time(0)
+
+
+@pytest.mark.parametrize("counts", [(0, 4, 8, 8), (8, -1, 8, 8), (8, 4, 8.5, 8)])
+def test_a_clip_has_at_least_one_of_each(counts):
+    with pytest.raises(ValueError, match="ClipCounts: "):
+        ClipCounts(*counts)

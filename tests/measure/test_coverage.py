@@ -58,8 +58,10 @@ def test_noise_around_the_data_is_not_precise():
     "wrong, says",
     [
         (lambda: radii(torch.rand(3, 8)), "k=3 with 3 features; expected 1 to 2"),
-        (lambda: radii(torch.zeros(9, 3, 8, 8, dtype=torch.uint8)), "expected float features"),
+        (lambda: radii(torch.zeros(9, 3, 8, 8, dtype=torch.uint8)), "expected finite float features"),
         (lambda: precision_recall(torch.rand(9, 8), torch.rand(9, 7)), "features of one width"),
+        (lambda: precision_recall(torch.rand(9, 8), torch.rand(9, 8).log().log()), "or NaN in it; expected finite"),
+        (lambda: precision_recall(torch.rand(9, 8) / 0, torch.rand(9, 8)), "expected finite"),
     ],
 )
 def test_mistakes_are_named_in_one_line(wrong, says):

@@ -128,3 +128,7 @@ def test_counts_that_differ_are_refused():
     for x, y, errors in (([1], [1], None), ([1, 2], [1, 2, 3], None), ([1, 2], [1, 2], [0.1])):
         with pytest.raises(ValueError, match="expected as many, 2 or more"):
             rank_correlation(x, y, errors)
+    nan = float("nan")
+    for values in (([1, nan, 3], [1, 2, 3]), ([1, 2], [1, float("inf")]), ([1, 2], [1, 2], [0.1, nan])):
+        with pytest.raises(ValueError, match="a value or an error is NaN or infinite"):
+            rank_correlation(*values)

@@ -77,6 +77,23 @@ def test_classes_count_the_same_however_many_pictures_they_have():
     assert retrieval.classified(undecided, labels, classes).right == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize(
+    "call, says",
+    [
+        (lambda: retrieval.recall(torch.eye(4), 0), "k=0; expected more than 0"),
+        (lambda: retrieval.recall(torch.eye(7)[:4], 1), r"cosines: got .*\(4, 7\); expected float \(N, 4\)"),
+        (lambda: retrieval.classified(torch.eye(3), torch.tensor([0, 1, 9]), torch.eye(3)), "labels go from 0 to 9"),
+        (
+            lambda: retrieval.classified(torch.eye(3), torch.tensor([0, 1]), torch.eye(3)),
+            r"expected int64 \(3,\)",
+        ),
+    ],
+)
+def test_questions_without_an_answer_are_refused(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
 def test_binding_counts_the_nearer_caption_and_halves_of_ties():
     a, b, c = torch.eye(3)
     pictures, right, wrong = torch.stack([a, a, a, a]), torch.stack([a, b, b, a]), torch.stack([b, a, c, a + 1e-7])

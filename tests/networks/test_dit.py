@@ -129,7 +129,7 @@ def test_the_published_ones_flops_and_parameters():
 
 def test_inputs_that_do_not_fit_are_refused_in_one_line():
     model, t = DiT(DiTConfig(patch_size=4, width=16, layers=1, heads=2)), torch.tensor([0])
-    with pytest.raises(ValueError, match=r"expected a float tensor \(B, 3, H, W\) with H and W multiples of 4"):
+    with pytest.raises(ValueError, match=r"expected float \(B, 3, H, W\) with H and W multiples of 4"):
         model(torch.randn(1, 3, 8, 6), t)
     with pytest.raises(ValueError, match="DiT without classes"):
         model(torch.randn(1, 3, 8, 8), t, torch.tensor([0]))

@@ -169,14 +169,17 @@ def test_autocast_changes_nothing(pictures):
 @pytest.mark.parametrize(
     "wrong, says",
     [
-        (lambda: pooled_features(torch.rand(2, 3, 32, 32)), r"a float32 tensor \(2, 3, 32, 32\); expected a uint8"),
+        (lambda: pooled_features(torch.rand(2, 3, 32, 32)), r"a float32 tensor \(2, 3, 32, 32\); expected uint8"),
         (lambda: pooled_features(torch.zeros(3, 32, 32, dtype=torch.uint8)), r"\(3, 32, 32\); expected"),
         (lambda: check_pictures([1, 2], "train"), "train: got a list; expected"),
         (lambda: check_pictures(torch.zeros(0, 3, 8, 8, dtype=torch.uint8)), "got none; expected at least one"),
         (lambda: stage_features(torch.rand(2, 4, 32, 32)), r"\(2, 4, 32, 32\); expected float"),
         (lambda: stage_features(torch.rand(2, 3, 16, 16)), "sides of at least 32"),
         (lambda: stage_features(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)), "uint8"),
-        (lambda: perceptual_distance(torch.rand(2, 3, 32, 32), torch.rand(1, 3, 32, 32)), r"b: got a float32 tensor \(1, 3, 32, 32\); expected a float tensor \(2, 3, 32, 32\)"),
+        (
+            lambda: perceptual_distance(torch.rand(2, 3, 32, 32), torch.rand(1, 3, 32, 32)),
+            r"b: got a float32 tensor \(1, 3, 32, 32\); expected float \(2, 3, 32, 32\)",
+        ),
     ],
 )
 def test_mistakes_are_named_in_one_line(wrong, says):

@@ -129,7 +129,7 @@ def test_a_unet_with_a_context_needs_it_and_a_foreign_one_is_refused():
     config = UNetConfig(block_out_channels=(32,), attention=(True,), cross_attention_dim=16)
     x, t, _ = inputs(3, None)
     for wrong in (None, torch.zeros(5, 16), torch.zeros(5, 3, 8)):
-        with pytest.raises(ValueError, match=r"the context: .*expected a float tensor \(5, L, 16\)"):
+        with pytest.raises(ValueError, match=r"the context: .*expected float \(5, L, 16\)"):
             UNet(config)(x, t, wrong)
     with pytest.raises(ValueError, match="addition_embed_type"):
         interop.unet_from_diffusers(

@@ -1,15 +1,16 @@
 """The networks and their configurations: shapes, labels, the posterior, and every refusal (parity: test_interop)."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from ldm_course.config import AutoencoderConfig, TrainConfig, UNetConfig
+from ldm_course.config import AutoencoderConfig, DiTConfig, TrainConfig, UNetConfig
 from ldm_course.lab import profiles
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.networks.autoencoder import Autoencoder, Posterior
+from ldm_course.networks.dit import DiT
 from ldm_course.networks.layers import Attention, Downsample, Upsample, timestep_embedding
 from ldm_course.networks.unet import UNet
 
@@ -58,7 +59,7 @@ def test_the_embedding_has_a_row_more_than_classes_and_no_label_is_the_last():
 
 @pytest.mark.parametrize("shape", [(2, 3, 7, 8), (2, 3, 8, 9), (2, 4, 8, 8), (3, 8, 8)])
 def test_a_wrong_shape_is_refused_in_one_line(shape):
-    with pytest.raises(ValueError, match=r"got .*expected a float tensor \(B, 3, H, W\) with H and W multiples of 2") as error:
+    with pytest.raises(ValueError, match=r"got .*expected float \(B, 3, H, W\) with H and W multiples of 2") as error:
         seeded(UNet, SMALL)(torch.zeros(shape), torch.zeros(shape[0], dtype=torch.int64))
     assert "\n" not in str(error.value)
 
@@ -154,14 +155,14 @@ def test_extreme_variances_are_bounded():
 
 @pytest.mark.parametrize("shape", [(1, 3, 10, 8), (1, 3, 8, 6), (1, 1, 8, 8), (3, 8, 8)])
 def test_pictures_that_do_not_fit_are_refused_in_one_line(shape):
-    with pytest.raises(ValueError, match=r"expected a float tensor \(B, 3, H, W\) with H and W multiples of 4") as error:
+    with pytest.raises(ValueError, match=r"expected float \(B, 3, H, W\) with H and W multiples of 4") as error:
         seeded(Autoencoder, FIRST_STAGE).encode(torch.zeros(shape))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4, 4), (4, 4, 4)])
 def test_latents_that_do_not_fit_are_refused(shape):
-    with pytest.raises(ValueError, match=r"latents to decode: .*expected a float tensor \(B, 4, h, w\)"):
+    with pytest.raises(ValueError, match=r"latents to decode: .*expected float \(B, 4, h, w\)"):
         seeded(Autoencoder, FIRST_STAGE).decode(torch.zeros(shape))
 
 
@@ -225,3 +226,56 @@ def test_a_profiles_sizes_fit_together(name):
     groups = [p.unet.norm_num_groups] * len(p.unet.block_out_channels)
     groups += [p.autoencoder.norm_num_groups] * len(p.autoencoder.block_out_channels)
     assert all(width // g > 1 for width, g in zip(widths, groups))  # or colours are lost, see UNetConfig
+
+
+X, T, LABELS = torch.zeros(2, 3, 8, 8), torch.tensor([1, 2]), torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize("build", [lambda: UNet(replace(SMALL, num_classes=3)), lambda: DiT(DiTConfig(num_classes=3))])
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ((X.to(torch.uint8), T, LABELS), "input: got a uint8 tensor"),
+        ((X.numpy(), T, LABELS), "input: got a float32 ndarray"),
+        ((X, torch.tensor([1, 2, 3]), LABELS), r"t: got an int64 tensor \(3,\); expected one-dimensional \(2,\)"),
+        ((X, torch.tensor(5), LABELS), r"tensor \(\)"),
+        ((X, 5, LABELS), "t: got an int; expected"),
+        ((X, T, LABELS.float()), r"the labels: got a float32 tensor \(2,\); expected int \(2,\)"),
+        ((X, T, LABELS[:1]), r"the labels: got an int64 tensor \(1,\)"),
+    ],
+)
+def test_what_a_denoiser_is_told_is_checked_by_shape_and_type(build, given, says):
+    with pytest.raises(ValueError, match=says) as error:
+        build()(*given)
+    assert "\n" not in str(error.value)
+
+
+def test_the_checks_break_no_compiled_step():
+    model, seen = seeded(UNet, replace(SMALL, num_classes=3)), []
+
+    def backend(graph, _):
+        seen.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    assert torch.equal(compiled(X, T, LABELS), model(X, T, LABELS)) and len(seen) == 1
+
+
+def test_an_odd_width_has_no_cosines_for_its_sines():
+    with pytest.raises(ValueError, match="width=7; expected an even one"):
+        timestep_embedding(T, 7)
+
+
+@pytest.mark.parametrize("x", [torch.full((4, 3, 8, 8), torch.nan), torch.zeros(1, 3, 4, 4)])
+def test_a_latent_scale_that_is_none_is_not_set(x):
+    model = seeded(Autoencoder, FIRST_STAGE)
+    torch.nn.init.zeros_(model.quant_conv.weight[:4].detach())
+    torch.nn.init.zeros_(model.quant_conv.bias.detach())
+    with pytest.raises(ValueError, match=r"standard deviation of the latents=(nan|0.0); expected"):
+        model.measure_latent_scale(x)
+    assert model.latent_scale == 1
+
+
+def test_bytes_are_not_encoded():
+    with pytest.raises(ValueError, match="the autoencoder's input: got a uint8 tensor"):
+        seeded(Autoencoder, FIRST_STAGE).encode(X.to(torch.uint8))

@@ -90,6 +90,8 @@ def test_perplexity_in_closed_form():
     for codes in (torch.tensor([], dtype=torch.int64), torch.tensor([12]), torch.tensor([-1])):
         with pytest.raises(ValueError, match="of a codebook of 12; expected some, 0 to 11"):
             perplexity(codes, 12)
+    with pytest.raises(ValueError, match=r"latents to quantise: got .*; expected float \(B, 4, h, w\)"):
+        Codebook(16, 4)(torch.randn(2, 3, 4, 4))
 
 
 def test_the_latent_that_is_diffused_is_the_one_before_quantisation(tmp_path):

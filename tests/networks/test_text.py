@@ -50,6 +50,12 @@ def test_words_are_plain_and_emoji_are_their_names():
     assert WORDS == ("a", "blue", "red", "square", "star")
 
 
+@pytest.mark.parametrize("words, length", [(("a", "b", "a"), 8), (("a", "b"), 1), (("a", "b"), 0)])
+def test_words_are_there_once_and_both_ends_have_room(words, length):
+    with pytest.raises(ValueError, match=f"{len(words)} words, length={length}; expected no word twice"):
+        Tokenizer(words, length)
+
+
 def test_tokens_have_two_ends_and_one_length():
     tokens = Tokenizer(WORDS, 6)(["A star", "", "red zebra", "a red star a blue square"])
     number = {word: i for i, word in enumerate(WORDS, SPECIAL)}

@@ -9,7 +9,7 @@ import torch
 from conftest import SMOKE
 from torch import nn
 
-from ldm_course.config import TrainConfig, UNetConfig
+from ldm_course.config import TrainConfig
 from ldm_course.data.latents import Latents
 from ldm_course.data.pictures import Pictures
 from ldm_course.denoiser import Denoiser
@@ -39,8 +39,6 @@ class Teacher(Denoiser):
 
 class Exact(nn.Module):
     """The best guess at x0, where the data are N(0, STD^2)."""
-
-    config = UNetConfig(block_out_channels=(32,), attention=(False,))
 
     def forward(self, xt, t):
         return (COSINE.signal_scale * STD**2 / (COSINE.alpha_bar * (STD**2 - 1) + 1))[t].view(-1, 1, 1, 1).to(xt) * xt
@@ -149,7 +147,7 @@ def test_without_a_teacher_it_is_distillation_where_the_data_are_one_picture():
     one = gaussian(count=1).mean.expand(64, -1, -1, -1).clone()
     data = Latents(one, torch.zeros_like(one), None, "one", "train", 0.0)
 
-    class Knows(Exact):
+    class Knows(nn.Module):
         def forward(self, xt, t):
             return one[:1].expand_as(xt)
 

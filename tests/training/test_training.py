@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from ldm_course.lab.records import load_record
 from ldm_course.measure.timing import activation_memory
 from ldm_course.training.memory import bytes_a_picture
 from ldm_course.training.recipes import autoencoder_trainer, denoiser_trainer, finished_autoencoder
+from ldm_course.training.reconstruction import AutoencoderObjective
 from ldm_course.training.trainer import (
     STATE_FILE,
     Diverged,
@@ -701,3 +703,18 @@ def test_a_batch_is_reckoned_from_one_picture_and_refused_beforehand(monkeypatch
     with pytest.raises(ValueError, match=r"the activations of 8 pictures at once take .* take batch_size=3 or less"):
         t.check_memory()
     trainer(config={"batch_size": 2}).check_memory()
+
+
+def test_labels_beyond_the_networks_classes_are_not_taken_for_none():
+    network, schedule = replace(NETWORK, num_classes=2), make_schedule("cosine")
+    with pytest.raises(ValueError, match="labels go from 0 to 2; expected 0 to 1"):
+        denoiser_trainer(pictures(), network, TrainConfig(steps=1), schedule, "v")
+    with pytest.raises(ValueError, match="data is a Tensor; expected Pictures or Latents"):
+        denoiser_trainer(pictures().images, network, TrainConfig(steps=1), schedule, "v")
+
+
+@pytest.mark.parametrize("name", ["kl_weight", "perceptual_weight", "adversarial_weight"])
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), "1"])
+def test_weights_of_a_loss_are_numbers_from_0_up(name, weight):
+    with pytest.raises(ValueError, match=rf"weights\.{name}=.*; expected"):
+        AutoencoderObjective(pictures(size=32), **{name: weight})
