@@ -87,8 +87,8 @@ class Pictures:
 def joined(*sets: Pictures) -> Pictures:
     """Several sets of one size, one after another, with their captions; classes, which differ, are left out.
     ValueError: sets of several sizes, or none."""
-    if len(sizes := {part.images.shape[2:] for part in sets}) != 1:
-        raise ValueError(f"got sets of pictures of {[tuple(size) for size in sizes]}; expected one size")
+    if len(sizes := dict.fromkeys(tuple(part.images.shape[2:]) for part in sets)) != 1:
+        raise ValueError(f"got sets of pictures of {list(sizes)}; expected one size")
     captions = None if any(part.captions is None for part in sets) else sum((part.captions for part in sets), ())
     return Pictures(
         torch.cat([part.images for part in sets]),
