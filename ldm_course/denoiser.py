@@ -55,8 +55,7 @@ class Denoiser:
     or one for all, or None, the empty text; `negative_prompt`, likewise, is what guidance leads away from, in place of
     the empty text. `guidance_scale` s: x̂₀ is what the network says without the condition, plus s times what the
     condition changes; 1 is no guidance (the papers' w is s - 1).
-    ValueError: a schedule and a prediction that do not go together in that space (`schedules.check_invertible`), or a
-    network for samples of another shape.
+    ValueError: schedule and prediction do not go together there (`schedules.check_invertible`), or network and space.
     """
 
     model: UNet | TextUNet | DiT

@@ -85,8 +85,7 @@ class Pictures:
 
 
 def joined(*sets: Pictures) -> Pictures:
-    """Several sets of one size, one after another, with their captions; classes, which differ, are left out.
-    ValueError: sets of several sizes, or none."""
+    """Several sets, one after another, with their captions, without classes. ValueError: several sizes, or no set."""
     if len(sizes := dict.fromkeys(tuple(part.images.shape[2:]) for part in sets)) != 1:
         raise ValueError(f"got sets of pictures of {list(sizes)}; expected one size")
     captions = None if any(part.captions is None for part in sets) else sum((part.captions for part in sets), ())
@@ -166,8 +165,7 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
 
 
 def to_uint8(x: torch.Tensor) -> torch.Tensor:
-    """Float in [-1, 1] to the nearest of 0..255; what lies outside is clipped. `to_uint8(to_float(u))` is u.
-    ValueError: no floats, or NaN."""
+    """Float in [-1, 1] to the nearest of 0..255, clipped; `to_uint8(to_float(u))` is u. ValueError: no float or NaN."""
     if not x.is_floating_point() or bool(x.isnan().any()):
         raise ValueError(f"to_uint8 was given {x.dtype}, or NaN; expected floating-point pictures in [-1, 1]")
     return ((x.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

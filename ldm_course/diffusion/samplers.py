@@ -29,7 +29,8 @@ from .schedules import Schedule, check_prediction, to_x0
 
 CALLED = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp": "DPM-Solver++"}  # by the name that is typed
 METHODS = tuple(CALLED)
-Method, Previous, Variance = Literal[METHODS], Literal["listed", "diffusers"], Literal["posterior", "beta"]
+Method, Spacing = Literal[METHODS], Literal["trailing", "leading"]
+Previous, Variance = Literal["listed", "diffusers"], Literal["posterior", "beta"]
 
 
 def timesteps(schedule_T: int, steps: int, spacing: str = "trailing") -> Tensor:
@@ -45,12 +46,11 @@ def timesteps(schedule_T: int, steps: int, spacing: str = "trailing") -> Tensor:
     if steps != int(steps) or not 1 <= steps <= schedule_T:
         raise ValueError(f"steps={steps}; expected a whole number from 1 to {schedule_T}, the schedule's T")
     steps = int(steps)
+    check(Spacing, spacing, "spacing")
     if spacing == "trailing":
         listed = [round(schedule_T * i / steps) - 1 for i in range(steps, 0, -1)]
-    elif spacing == "leading":
-        listed = [schedule_T // steps * i for i in range(steps - 1, -1, -1)]
     else:
-        raise ValueError(f"spacing={spacing!r}; expected 'trailing' or 'leading'")
+        listed = [schedule_T // steps * i for i in range(steps - 1, -1, -1)]
     return torch.tensor(listed)
 
 

@@ -170,8 +170,7 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def measure_latent_scale(self, x: Tensor, generator: torch.Generator | None = None) -> float:
-        """Sets `latent_scale` to one over the standard deviation of these pictures' latents, and returns it.
-        ValueError: that is 0, or no number."""
+        """Sets and returns `latent_scale`, one over the deviation of these latents. ValueError: that is 0 or NaN."""
         self.latent_scale.fill_(1.0)
         z = torch.cat([self.to_latents(part, generator) for part in x.split(64)])
         scale = 1.0 / check(Positive, z.std().item(), "standard deviation of the latents")

@@ -104,10 +104,8 @@ def denoiser_trainer(
     check_invertible(schedule, prediction, clip_x0=not isinstance(data, Latents))
     kind = DiT if isinstance(network, DiTConfig) else UNet
     if data.size % (factor := network.multiple):
-        raise ValueError(
-            f"{'latents' if isinstance(data, Latents) else 'pictures'} of {data.size} a side; "
-            f"this {'DiT' if kind is DiT else 'U-Net'} needs multiples of {factor}, so take another size"
-        )
+        given = f"{'latents' if isinstance(data, Latents) else 'pictures'} of {data.size} a side"
+        raise ValueError(f"{given}; this {kind.__name__} needs multiples of {factor}, so take another size")
     channels = (data.mean if isinstance(data, Latents) else data.images).shape[1]
     network, told = network.for_channels(channels), {}
     model: UNet | TextUNet | DiT

@@ -56,10 +56,8 @@ class AutoencoderObjective(Objective):
         flip: bool = False,
     ):
         if perceptual_weight and data.size < SMALLEST:
-            raise ValueError(
-                f"pictures of {data.size} a side are too small for the perceptual loss, which takes {SMALLEST} "
-                "or more; choose a larger size, or a perceptual weight of 0"
-            )
+            needed = f"pictures of {data.size} a side; the perceptual loss takes {SMALLEST} or more"
+            raise ValueError(f"{needed}: choose a larger size, or a perceptual weight of 0")
         check(Share, equivariant, "equivariant")
         self.data, self.flip = data, flip
         self.perceptual_weight, self.kl_weight = perceptual_weight, kl_weight
