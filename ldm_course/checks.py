@@ -34,7 +34,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(gt=0, le=1)]  # of an edit
 Chapter = Annotated[int, Field(ge=1, le=10)]
 Weight = Annotated[float, Field(ge=0, le=1e9)]  # of a term of a loss
-Path = Annotated[list[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=-1)]]], Field(min_length=1)]
+Jumps = Annotated[
+    list[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=-1)]]], Field(min_length=1)
+]  # of a sampler, from level to level
 Number = Annotated[float, Field()]
 Positive = Annotated[float, Field(gt=0)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -55,7 +54,7 @@ class Pictures:
         """H, which is W: the pictures are square."""
         return self.images.shape[-1]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Tells these pictures, their order and their labels from all others: 16 hexadecimal digits."""
         return fingerprint(self.images, *([] if self.labels is None else [self.labels]))
@@ -133,7 +132,7 @@ class Crops:
     def source(self) -> str:
         return "; ".join(dict.fromkeys(part.source for part in self.sets))
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Tells the sets from all others, as `Pictures.fingerprint` does one."""
         return fingerprint(*(part.fingerprint for part in self.sets))

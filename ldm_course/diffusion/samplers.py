@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checks import Path, Share, check, shaped
+from ..checks import Jumps, Share, check, shaped
 from .schedules import Schedule, check_prediction, to_x0
 
 CALLED = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp": "DPM-Solver++"}  # by the name that is typed
@@ -290,7 +290,7 @@ def _normal_like(x: Tensor, generator: torch.Generator) -> Tensor:
 
 def _check(method, eta, variance, pairs, T, noise, stochastic, generator):
     check(Method, method, "method")
-    check(Path, pairs, "steps")
+    check(Jumps, pairs, "steps")
     if (last := max(map(max, pairs))) >= T:
         raise ValueError(f"steps lead over t={last}; expected 0 to {T - 1}, and -1 for the clean picture")
     check(Share, eta, "eta")

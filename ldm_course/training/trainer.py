@@ -403,7 +403,7 @@ class Trainer:
         scaler = self.accelerator.scaler
         meta = {
             "progress": json.dumps(asdict(self.progress)),
-            "identity": json.dumps(self._identity()),
+            "identity": json.dumps(self._identity),
             "scaler": json.dumps(None if scaler is None else scaler.state_dict()),
         }
         save_tensors(self.out / STATE_FILE, tensors, meta)
@@ -424,8 +424,8 @@ class Trainer:
                 raise ValueError("it holds NaN or infinity")
         except Exception as error:
             raise unreadable(error) from error
-        if identity != json.loads(json.dumps(self._identity())):
-            theirs, ours = identity, json.loads(json.dumps(self._identity()))
+        if identity != json.loads(json.dumps(self._identity)):
+            theirs, ours = identity, json.loads(json.dumps(self._identity))
             changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
             raise ValueError(
                 f"{path} belongs to another run (it differs in {', '.join(changed)}); take another folder or delete it"
@@ -447,6 +447,7 @@ class Trainer:
             moments = {**rates, **part(f"{name}-optimizer.")}
             set_state_dict(module, optimizer, model_state_dict=part(f"{name}."), optim_state_dict=moments, options=FLAT)
 
+    @functools.cached_property
     def _identity(self) -> dict:
         """What must agree for a state to be resumed; how long a run lasts may change, unless decay depends on it."""
         config = asdict(self.config)
