@@ -34,9 +34,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(gt=0, le=1)]  # of an edit
 Chapter = Annotated[int, Field(ge=1, le=10)]
 Weight = Annotated[float, Field(ge=0, le=1e9)]  # of a term of a loss
-Jumps = Annotated[
-    list[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=-1)]]], Field(min_length=1)
-]  # of a sampler, from level to level
+Jump = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=-1)]]  # of a sampler, from a level to another
+Jumps = Annotated[list[Jump], Field(min_length=1)]
 Number = Annotated[float, Field()]
 Positive = Annotated[float, Field(gt=0)]
 
