@@ -244,6 +244,10 @@ def load_denoiser(path: str | Path, device: str | torch.device = "cpu") -> Denoi
     autoencoder = None
     if meta["autoencoder"] is not None:
         beside = Path(path).with_name(meta["autoencoder"])
+        if not beside.exists():
+            raise ValueError(
+                f"{path} works with the autoencoder {beside.name}, which does not lie beside it; put it there"
+            )
         autoencoder, _ = load_model(beside, device)
         if not isinstance(autoencoder, Autoencoder):
             this = _CALLED[type(autoencoder)]

@@ -119,6 +119,11 @@ MISTAKES = (
             ("clip", "--flip"),
         )
     ),
+    Mistake("train clip --data scenes --size 16 --limit 24 --batch-size 1 --steps 1", "batch_size=1; CLIP tells"),
+    Mistake("sample --checkpoint model.safetensors --out s3://bucket/x.png", "s3://bucket/x.png is an address"),
+    Mistake(f"train pixel {STEPS} --out $SCRATCH/x", "shell variable in it"),
+    Mistake(f"train pixel {TINY} --epochs 3", "--epochs 3 (see ldm-course train --help)"),
+    Mistake("data --data unsigned.npz", "unsigned.npz: labels go up to 9223372036854775813"),
     Mistake("reference --status --collect", "not allowed with"),
     Mistake("reference --status --publish", "not allowed with"),
     Mistake("sample --checkpoint model.safetensors --negative moon --guidance 1", "which does not look at it"),

@@ -225,7 +225,9 @@ def test_an_autoencoder_is_no_denoiser_nor_is_a_bare_unet(tmp_path):
 
 def test_a_latent_denoiser_without_its_autoencoder_says_which_file_is_missing(latent, tmp_path):
     (tmp_path / "first.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"first\.safetensors: no such checkpoint"):
+    with pytest.raises(
+        ValueError, match=r"works with the autoencoder first\.safetensors, which does not lie beside it"
+    ):
         load_denoiser(latent)
     for other, named in ((unet(), "a U-Net"), (detector(), "a detector")):
         save_model(tmp_path / "first.safetensors", other)

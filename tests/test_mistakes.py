@@ -85,6 +85,7 @@ def folder(tmp_path_factory):
     (place / "html.npz").write_text("<html>404</html>")
     np.savez(place / "negative.npz", images=grey, labels=np.array([0, 1, 2, -1]))
     np.savez(place / "labels.npz", images=grey, labels=np.array([0, 1, 2, 2**40]))
+    np.savez(place / "unsigned.npz", images=grey, labels=np.full(4, 2**63 + 5, np.uint64))
     np.savez(place / "unlabelled.npz", images=grey, classes=np.array(["a", "b"]))
     (place / "state").mkdir()
     put(place / "state" / STATE_FILE, {"x": torch.zeros(1)}, {"progress": {"step": -3}, "identity": {}})

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if interrupts.seen:  # what some libraries make of an interrupt
             return _stopped("")
-        if os.environ.get("LDM_TRACEBACK"):
+        if os.environ.get("LDM_TRACEBACK", "").lower() not in ("", "0", "no", "false"):
             raise
         mishaps.say(f"error: {mishaps.one_line(error, args)}")
         return 2
@@ -154,7 +154,10 @@ def _parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse
     for option, value in pairwise(word for given in words for word in given.split("=", 1)):
         if option.startswith("--") and not value and option not in ("--prompt", "--negative", "--source"):
             raise ValueError(f"{option} is empty, as a shell variable is that was never set; give it a value")
-    return parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:  # told by the command, whose help has the options
+        raise ValueError(f"unrecognized arguments: {' '.join(unknown)} (see {parser.prog} {args.command} --help)")
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -71,7 +71,10 @@ def guidance(args: argparse.Namespace) -> float:
 
 
 def named(text: str) -> Path:
-    """The type of an option that names where to write."""
+    """The type of an option that names where to write: a place on this machine."""
+    if "://" in text or "$" in text:
+        what = "an address" if "://" in text else "a name with a shell variable in it, which nobody has filled in"
+        raise argparse.ArgumentTypeError(f"{text} is {what}; name a place on this machine")
     try:
         return expanded(text)
     except ValueError as error:

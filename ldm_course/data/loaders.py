@@ -60,7 +60,7 @@ def load_data(
     path = expanded(name)
     if path.is_dir():
         return _load_folder(path, size, split, limit, seed)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return _load_npz(path, size, split, limit, seed)
     raise ValueError(f"there is no data called {str(name)!r}; expected {EXPECTED}")
 
@@ -231,6 +231,10 @@ def _load_npz(path: Path, size: int, split: str, limit: int | None, seed: int) -
     if "labels" in stored:
         if stored["labels"].dtype.kind not in "iu":
             raise ValueError(f"{path}: labels are {stored['labels'].dtype}; expected whole numbers from 0 up")
+        if stored["labels"].max() >= 2**63:  # of unsigned ones
+            raise ValueError(
+                f"{path}: labels go up to {stored['labels'].max()}; expected numbers of classes, from 0 up"
+            )
         if stored["labels"].min() < 0:
             raise ValueError(f"{path}: labels go down to {stored['labels'].min()}; expected whole numbers from 0 up")
         labels = torch.from_numpy(stored["labels"].astype(np.int64))

@@ -193,14 +193,25 @@ def recorded_as(record: Record) -> str:
 
 
 def flaws(record: Record) -> str:
-    """A sentence for each method on what is wrong with what it draws, as far as numbers tell: the share of its pictures
-    that lie where real ones do, and the share of real ones that lie where its own do, beside those of real pictures."""
-    said = []
+    """A sentence for each method on what is wrong with what it draws, as far as numbers tell: the error that it shares
+    with others on as large patches; the share of its pictures that lie where real ones do, and the share of real ones
+    that lie where its own do, beside those of real pictures."""
+    said, losses = [], record["results"]["methods"]
+    lost = {
+        name
+        for of in _on_pixels(record).values()
+        for name in of.values()
+        if losses[name]["loss"] > 2 * min(losses[each]["loss"] for each in of.values())
+    }
     for name, row in last_rows(record).items():
         q = row["quality"]
         near, covered = q["precision"] / q["precision_real"], q["recall"] / q["recall_real"]
-        if min(near, covered) > 0.9:
+        if name in lost:
+            flaw = "it has hardly learnt: noise goes in, and noise comes out"
+        elif min(near, covered) > 0.9:
             flaw = "no fault that these numbers see"
+        elif max(near, covered) < 0.5:
+            flaw = "its pictures neither look real nor vary as real ones do"
         elif near < covered:
             flaw = "first of all, its pictures do not look real"
         else:

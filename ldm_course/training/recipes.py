@@ -172,8 +172,8 @@ def clip_trainer(
     """A trainer for a CLIP of pictures and their captions, whose words, and whose size, the network gets.
 
     `captions`: for each picture the same number of texts, of which one is drawn at a time; by default its own alone.
-    ValueError: no captions, pictures that are to be mirrored, fewer than one batch takes, or a batch in parts (as in
-    `ContrastiveObjective`).
+    ValueError: no captions, pictures that are to be mirrored, fewer than one batch takes, a batch of one, or one in
+    parts (as in `ContrastiveObjective`).
     """
     if data.captions is None:
         raise ValueError(f"{data.name} has no captions; train on emoji, scenes, or an .npz file with captions")
@@ -181,6 +181,8 @@ def clip_trainer(
         raise ValueError("in a mirrored picture, what the caption calls left is right; leave flip out for CLIP")
     if config.accumulate > 1:
         raise ValueError(f"accumulate={config.accumulate}; CLIP tells each pair from all of a batch: leave it at 1")
+    if config.batch_size < 2:
+        raise ValueError("batch_size=1; CLIP tells each pair from all others of a batch: take 2 or more")
     if config.batch_size > len(data):  # a pair would be there twice, and have to be told from itself
         raise ValueError(f"batches of {config.batch_size} from {len(data)} pairs; take smaller ones, or more pairs")
     captions = [(caption,) for caption in data.captions] if captions is None else captions

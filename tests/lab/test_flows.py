@@ -122,6 +122,7 @@ def test_flaws_say_which_of_the_two_shares_is_further_from_real_ones():
     for row in one["results"]["rows"]:
         row["quality"] |= {"precision": 0.2, "recall": 0.5} if "U-Net" in row["method"] else {"recall": 0.1}
     said = dict(line.removeprefix("- ").split(": ", 1) for line in flows.flaws(one).splitlines())
+    assert "noise comes out" in said["pixel DiT/8 predicting eps"] and "noise" not in said["pixel DiT/8 predicting x0"]
     assert "do not look real" in said["latent U-Net by DDPM"] and "lacks variety" in said["latent DiT/2 as a flow"]
 
 
