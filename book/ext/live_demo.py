@@ -113,8 +113,8 @@ def facts(spaces: dict[str, str], encoder: bool) -> tuple[dict, set[Path]]:
 
     for space, name in spaces.items():
         path = pretrained_path(name)
-        meta = {k: json.loads(v) for k, v in header(path.read_bytes())[0]["__metadata__"].items() if k != "kind"}
-        config, about = meta["config"], meta["meta"]
+        text = header(path.read_bytes())[0]["__metadata__"]
+        config, about = json.loads(text["config"]), json.loads(text["meta"])
         unet = config.get("unet", config)
         side, autoencoder = about["size"], []
         if about["autoencoder"]:

@@ -247,7 +247,7 @@ def test_a_weight_of_zero_leaves_its_network_out():
 
 
 def test_pictures_too_small_to_be_judged_are_refused():
-    with pytest.raises(ValueError, match=r"pictures of 8 a side .* 32 or more: choose a larger size") as error:
+    with pytest.raises(ValueError, match=r"pictures of 8 a side; .* 32 or more: choose a larger size") as error:
         AutoencoderObjective(pictures())
     assert "\n" not in str(error.value)
 
