@@ -47,11 +47,13 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("auto", "no", "fp16", "bf16"), default="auto")
     parser.add_argument("--flip", action="store_true", default=None, help="mirror half of the pictures")
     parser.add_argument("--unconditional", action="store_true", default=None, help="ignore the labels")
-    parser.add_argument("--schedule", choices=SCHEDULES, help="(default: cosine)")
-    parser.add_argument("--prediction", choices=PREDICTIONS, help="(default: v)")
-    parser.add_argument("--perceptual", type=number(Weight), help="weight of the perceptual loss (default: 0.1)")
-    parser.add_argument("--kl", type=number(Weight), help="weight of the KL term (default: 0.0001)")
-    parser.add_argument("--adversarial", type=number(Weight), help="weight of the patch-adversarial loss (default: 0)")
+    parser.add_argument("--schedule", choices=SCHEDULES, help=_usual("schedule"))
+    parser.add_argument("--prediction", choices=PREDICTIONS, help=_usual("prediction"))
+    parser.add_argument("--perceptual", type=number(Weight), help=_usual("perceptual", "weight of the perceptual loss"))
+    parser.add_argument("--kl", type=number(Weight), help=_usual("kl", "weight of the KL term"))
+    parser.add_argument(
+        "--adversarial", type=number(Weight), help=_usual("adversarial", "weight of the patch-adversarial loss")
+    )
     parser.add_argument("--seed", type=number(Seed), default=0)
     parser.add_argument(
         "--sample-every", type=number(Several), default=1000, help="steps between two grids of pictures"
@@ -68,6 +70,10 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--publish", action="store_true", help="also put the weights, in half precision, into checkpoints/"
     )
+
+
+def _usual(option: str, text: str = "") -> str:
+    return f"{text} (default: {ONLY[option][1]})".strip()
 
 
 def train(args: argparse.Namespace) -> int:

@@ -99,6 +99,15 @@ def _on_pixels(record: Record) -> dict[int, dict[str, str]]:
     return dict(sorted(found.items()))
 
 
+def _unlearnt(record: Record) -> set[str]:
+    """Of the transformers on pixels, those whose error of u is more than twice the least of as large patches."""
+    methods_of, found = record["results"]["methods"], set()
+    for names in _on_pixels(record).values():
+        loss = {name: methods_of[name]["loss"] for name in names.values()}
+        found |= {name for name in loss if loss[name] > 2 * min(loss.values())}
+    return found
+
+
 def predictions(record: Record) -> Figure:
     """The transformers on pixels by the numbers in a patch and by what they predict. Left: the error of u that their
     training ended with. Right: KD-E at the most evaluations, with twice the standard error; lines: the transformer in
@@ -146,14 +155,14 @@ def what_patches_ask_for(record: Record) -> str:
 
     learnt = "; with ".join(f"{3 * side**2} numbers in a patch {each(of, loss, 2)}" for side, of in named.items())
     said = [f"The network is {width} wide. Its error of u ends, with {learnt}."]
-    others = min(loss(large["eps"]), loss(large["u"]))
-    if loss(large["x0"]) < others / 2:
+    unlearnt = _unlearnt(record)
+    if {large["eps"], large["u"]} <= unlearnt:
         said.append("So what is published happens here too: with large patches, only predicting x₀ learns.")
     else:
         said.append("What is published does not happen here to its full extent.")
     said.append(f"KD-E of what those with {patch} × {patch} pixels draw: {each(large, kd, 2)}.")
     best = min(large.values(), key=kd)
-    if loss(best) > 2 * min(map(loss, large.values())):
+    if best in unlearnt:
         first = PREDICTED[methods_of[best]["prediction"]][1]
         said.append(
             f"**It puts {first} first, and the rows below say that it is wrong.** Features of what looks like no "
@@ -196,17 +205,11 @@ def flaws(record: Record) -> str:
     """A sentence for each method on what is wrong with what it draws, as far as numbers tell: the error that it shares
     with others on as large patches; the share of its pictures that lie where real ones do, and the share of real ones
     that lie where its own do, beside those of real pictures."""
-    said, losses = [], record["results"]["methods"]
-    lost = {
-        name
-        for of in _on_pixels(record).values()
-        for name in of.values()
-        if losses[name]["loss"] > 2 * min(losses[each]["loss"] for each in of.values())
-    }
+    said, unlearnt = [], _unlearnt(record)
     for name, row in last_rows(record).items():
         q = row["quality"]
         near, covered = q["precision"] / q["precision_real"], q["recall"] / q["recall_real"]
-        if name in lost:
+        if name in unlearnt:
             flaw = "it has hardly learnt: noise goes in, and noise comes out"
         elif min(near, covered) > 0.9:
             flaw = "no fault that these numbers see"

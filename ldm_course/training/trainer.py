@@ -424,9 +424,9 @@ class Trainer:
                 raise ValueError("it holds NaN or infinity")
         except Exception as error:
             raise unreadable(error) from error
-        if identity != json.loads(json.dumps(self._identity)):
-            theirs, ours = identity, json.loads(json.dumps(self._identity))
-            changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+        if identity != self._identity:
+            ours = self._identity
+            changed = sorted(k for k in ours.keys() | identity.keys() if ours.get(k) != identity.get(k))
             raise ValueError(
                 f"{path} belongs to another run (it differs in {', '.join(changed)}); take another folder or delete it"
             )
@@ -449,13 +449,14 @@ class Trainer:
 
     @functools.cached_property
     def _identity(self) -> dict:
-        """What must agree for a state to be resumed; how long a run lasts may change, unless decay depends on it."""
+        """What must agree for a state to be resumed, as JSON has it; how long a run lasts may change, unless decay
+        depends on it."""
         config = asdict(self.config)
         if self.config.decay == "none":
             config = {k: v for k, v in config.items() if k not in ("steps", "images", "seconds")}
         shapes = {k: list(v.shape) for k, v in self.ema.module.state_dict().items()}
         what = {"data": self.objective.learns_from(), "objective": self.objective.describe()}
-        return {**config, **what, "weights": shapes}
+        return json.loads(json.dumps({**config, **what, "weights": shapes}))
 
 
 def _accelerator(config: TrainConfig, log_dir: Path | None, device: str | None) -> tuple[Accelerator, str]:

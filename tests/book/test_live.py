@@ -247,6 +247,15 @@ def same_pictures(denoiser, row, order, method, monkeypatch, **condition):
     assert (ours - theirs).abs().max() <= 1 and (ours != theirs).float().mean() < 0.01
 
 
+def rows_of_both(result, monkeypatch):
+    """The rows of the page "both", each compared with the package's pictures, and the network that drew it."""
+    label = torch.tensor(result["order"]["labels"])
+    for row, method in zip(result["rows"], ("ddim", "ddim", "ddpm", "dpmpp"), strict=True):
+        denoiser = checkpoints.pretrained(f"emoji-32-{row['space']}")
+        same_pictures(denoiser, row, result["order"], method, monkeypatch, label=label)
+        yield row, denoiser
+
+
 @needs_browser
 def test_pictures_are_the_packages_by_each_sampler_in_either_space(browser, site, monkeypatch):
     browser.open(f"file://{site}/book/both.html")
@@ -255,9 +264,7 @@ def test_pictures_are_the_packages_by_each_sampler_in_either_space(browser, site
     assert result["wasm"] and browser.wrong == []
     label = torch.tensor(result["order"]["labels"])
     assert label.tolist() == [0, 1] and result["order"]["guidance_scale"] == 2
-    for row, method in zip(result["rows"], ("ddim", "ddim", "ddpm", "dpmpp")):
-        denoiser = checkpoints.pretrained(f"emoji-32-{row['space']}")
-        same_pictures(denoiser, row, result["order"], method, monkeypatch, label=label)
+    for row, denoiser in rows_of_both(result, monkeypatch):
         shape = denoiser.space.shape
         counted = unet_flops(denoiser.model.config, shape[-1]).total / 2
         assert result["counted"][row["space"]] == counted
@@ -394,21 +401,14 @@ def test_each_control_and_picture_has_a_name(browser, site):
 
 
 needs_chromium = pytest.mark.skipif("chromium" not in browsers.NAMES, reason="no Chromium on this machine")
-# takes WebAssembly away from the worker, which is started from a Blob
-NO_WASM = """const Whole = Blob;
+# what the worker, which is started from a Blob, runs before its own script
+BEFORE = """const Whole = Blob;
 window.Blob = class extends Whole {
-  constructor(parts, options) { super(["delete self.WebAssembly;", ...parts], options); }
+  constructor(parts, options) { super(["%s", ...parts], options); }
 };"""
-
-
-# takes relaxed SIMD away from it: the first of the two kernels is refused, as by browsers without it
-NO_FUSED = """const Whole = Blob;
-window.Blob = class extends Whole {
-  constructor(parts, options) {
-    const refuse = "let n = 0; const valid = WebAssembly.validate; WebAssembly.validate = b => n++ > 0 && valid(b);";
-    super([refuse, ...parts], options);
-  }
-};"""
+NO_WASM = BEFORE % "delete self.WebAssembly;"
+# without relaxed SIMD: the first of the two kernels is refused, as by browsers that have not got it
+NO_FUSED = BEFORE % "let n = 0; const valid = WebAssembly.validate; WebAssembly.validate = b => n++ > 0 && valid(b);"
 
 
 @needs_chromium
@@ -419,10 +419,7 @@ def test_without_relaxed_simd_the_pictures_are_the_same_and_still_by_webassembly
     browser.open(f"file://{site}/book/both.html")
     result = drawn(browser)
     assert result["wasm"] and browser.wrong == [] and "plain JavaScript" not in browser.run(SAYS)
-    label = torch.tensor(result["order"]["labels"])
-    for row, method in zip(result["rows"], ("ddim", "ddim", "ddpm", "dpmpp")):
-        denoiser = checkpoints.pretrained(f"emoji-32-{row['space']}")
-        same_pictures(denoiser, row, result["order"], method, monkeypatch, label=label)
+    assert len(list(rows_of_both(result, monkeypatch))) == 4
     browser.close()
 
 
