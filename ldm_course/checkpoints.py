@@ -133,7 +133,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
     path = Path(path)
     settled(path.parent)
     if not path.is_file():
-        ours = "; one of that name comes with the course (--pretrained)" if str(path) in pretrained_names() else ""
+        ours = f"; the course's own of that name is {_shipped()[str(path)]}" if str(path) in _shipped() else ""
         raise ValueError(f"{path}: no such checkpoint; expected a .safetensors file that this course wrote{ours}")
     state, text = load_tensors(path)
     try:

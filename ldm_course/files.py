@@ -282,8 +282,11 @@ def writable_picture(path: str | os.PathLike, *sources: str | os.PathLike | None
     if path.exists():
         if any(source is not None and Path(source).exists() and path.samefile(source) for source in sources):
             raise ValueError(f"--out {path} is what the picture is made from; choose another name")
-        if path.is_file() and path.open("rb").read(4) not in (b"\x89PNG", b""):
-            raise ValueError(f"--out {path} is there and is no PNG; choose another name, or delete it")
+        if path.is_file():
+            with path.open("rb") as file:
+                begins = file.read(4)
+            if begins not in (b"\x89PNG", b""):
+                raise ValueError(f"--out {path} is there and is no PNG; choose another name, or delete it")
     writable_folder(path.parent)
     return path
 
@@ -366,7 +369,8 @@ def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except Exception as error:  # safetensors raises its own class for broken files
-        raise ValueError(f"{path}: broken or no safetensors file ({' '.join(str(error).split())})") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: broken or no safetensors file ({reason}); copy or download it again") from error
     known = metadata.pop("checksum", None)  # files of the first edition have none
     if known is not None and known != _checksum(tensors, metadata):
         raise ValueError(f"{path}: not what was written (its checksum differs); restore it, or make it again")

@@ -196,8 +196,10 @@ def test_missing_files_and_folders_are_one_clear_line(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(ValueError, match="no such checkpoint"):
             load_model(path)
-    with pytest.raises(ValueError, match=r"one of that name comes with the course \(--pretrained\)"):
-        load_model("emoji-32-latent")
+    for name in ("emoji-32-latent", "emoji-32-autoencoder"):
+        with pytest.raises(ValueError, match=f"the course's own of that name is .*/{name}.safetensors") as error:
+            load_model(name)
+        load_model(str(error.value).rpartition(" is ")[2])
 
 
 def test_a_flipped_bit_in_what_the_course_ships_is_found(tmp_path):

@@ -78,6 +78,7 @@ def folder(tmp_path_factory):
     first = {"autoencoder": "autoencoder.safetensors", "prediction": "eps"}
     flow = {"name": "flow", "T": 1000, "shift": 1.0}
     changed("eps", meta__schedule=flow, **{f"meta__{key}": value for key, value in first.items()})
+    changed("moved", meta__data="pictures/that/were/here")
     changed("missing", drop=("conv_in.bias",))
     changed("surplus", weights={"lora.down": torch.zeros(1), "lora.up": torch.zeros(1)})
     changed("shape", weights={"conv_in.weight": torch.zeros(16, 4, 3, 3)})
@@ -93,7 +94,7 @@ def folder(tmp_path_factory):
     put(place / "other" / STATE_FILE, {"x": torch.zeros(1)}, {"progress": {"step": 1}, "identity": {"lr": 1.0}})
     (place / "empty").mkdir()
     (place / "empty" / "notes.txt").write_text("no picture")
-    for names in ("way-w/x.safetensors", "way-r/x.json", "home/checkpoints/x.safetensors"):
+    for names in ("way-w/x.safetensors", "way-r/x.json", "home/checkpoints/x.safetensors", "way-g/samples/0000001.png"):
         (place / names).mkdir(parents=True)
     (place / "way-s").mkdir()
     (place / "way-s" / "samples").write_text("mine")

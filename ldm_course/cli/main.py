@@ -35,45 +35,50 @@ def main(argv: list[str] | None = None) -> int:
             _notes_in_one_line()
             return _flushed(args.run(args) or 0)
     except KeyboardInterrupt as stopped:
-        return _stopped(str(stopped))
+        return _stopped(str(stopped), interrupts.seen or signal.SIGINT)
     except BrokenPipeError:  # whoever read the output has seen enough, as `head` has
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
         if interrupts.seen:  # what some libraries make of an interrupt
-            return _stopped("")
+            return _stopped("", interrupts.seen)
         if os.environ.get("LDM_TRACEBACK", "").lower() not in ("", "0", "no", "false"):
             raise
         mishaps.say(f"error: {mishaps.one_line(error, args)}")
         return 2
 
 
-def _stopped(kept: str) -> int:
+def _stopped(kept: str, by: int) -> int:
     mishaps.say("\n" + mishaps.one_line(ValueError(f"stopped; {kept}" if kept else "stopped")))
-    return 130
+    return 128 + by
 
 
 class _Interrupts:
-    """While packages are `loading`, which it would leave half made, an interrupt ends the process; else it is noted."""
+    """Ctrl-C, the end of a session (SIGHUP) and of a job's time (SIGTERM), which stop a command alike. While packages
+    are `loading`, which would be left half made, the process ends at once; else the signal is noted, as `seen`."""
 
     def __init__(self):
-        self.loading, self.seen, self._before = True, False, None
+        self.loading, self.seen, self._before = True, 0, {}
 
     def __enter__(self):
-        with contextlib.suppress(ValueError):  # signals are the main thread's alone
-            self._before = signal.signal(signal.SIGINT, self._interrupt)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            sort = getattr(signal, name, None)  # Windows has no SIGHUP
+            if sort is None or (name == "SIGHUP" and signal.getsignal(sort) == signal.SIG_IGN):  # as nohup has it
+                continue
+            with contextlib.suppress(ValueError):  # signals are the main thread's alone
+                self._before[sort] = signal.signal(sort, self._interrupt)
 
     def __exit__(self, *_):
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for sort, before in self._before.items():
+            signal.signal(sort, before)
 
-    def _interrupt(self, *given) -> None:
-        self.seen = True
+    def _interrupt(self, sort, *_) -> None:
+        self.seen = sort
         if self.loading:
             os.write(2, b"\nstopped\n")
-            os._exit(130)
-        signal.default_int_handler(*given)
+            os._exit(128 + sort)
+        raise KeyboardInterrupt
 
 
 def _flushed(code: int) -> int:
@@ -144,7 +149,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         option, _, said = message.removeprefix("argument ").partition(": ")
-        message = f"{option} {said}" if message.startswith("argument ") else message
+        if message.startswith("argument "):
+            message = f"{option} {said}" if option.startswith("-") else said
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import re
@@ -42,11 +43,21 @@ def _said(error: BaseException, args: argparse.Namespace | None) -> str:
     if isinstance(error, RuntimeError) and DEVICE.search(str(error)):
         first = str(error).splitlines()[0]
         return f"the GPU failed ({first}); try again, or put CUDA_VISIBLE_DEVICES= before the command to do without it"
+    if isinstance(error, ImportError) and "failed to map" in str(error):
+        return f"too little memory to load the packages ({error}); close other programs, or raise ulimit -v"
     if isinstance(error, (ValueError, ImportError, Warning)):
-        return str(error) or type(error).__name__
+        return f"{error}{_variable(error)}" or type(error).__name__
     last = traceback.extract_tb(error.__traceback__)[-1:]
     where = f" at {os.path.basename(last[0].filename)}:{last[0].lineno}" if last else ""
     return f"unforeseen, {type(error).__name__}{where}: {error} (LDM_TRACEBACK=1 before the command shows all of it)"
+
+
+def _variable(error: BaseException) -> str:
+    """The variable of the environment whose value another package could not use, if it quotes one."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    ours = not last or "ldm_course" in last[0].filename
+    names = () if ours else (name for name, value in os.environ.items() if value and repr(value) in str(error))
+    return "".join(f"; the environment has it in {name}" for name in names)
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -76,4 +87,5 @@ def say(line: str) -> None:
     tqdm = sys.modules.get("tqdm")
     for bar in list(getattr(getattr(tqdm, "tqdm", None), "_instances", ())):
         bar.close()
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a full disk, which the exit status tells of
+        print(line, file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ def reference_options(parser: argparse.ArgumentParser) -> None:
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--status", action="store_true", help="say what is done and what is missing, and run nothing")
     parser.add_argument(
-        "--stage", action="append", metavar="NAME", help="only this one (may be given again), and its needs"
+        "--stage", action="append", metavar="NAME", help="only this one (may be given again), and, to run it, its needs"
     )
     parser.add_argument(
         "--minutes", type=number(Positive), help="of training for each network (default: the stage's own)"
@@ -38,10 +38,12 @@ def reference(args: argparse.Namespace) -> int:
     """`ldm-course reference`; the exit code is 1 if a stage failed."""
     for name in args.stage or []:
         find(name)
+    if args.minutes is not None and (args.status or args.collect):
+        raise ValueError("--minutes is of training, and --status and --collect train nothing; leave it out")
     name = args.profile or ("reference" if torch.cuda.is_available() else "cpu")
     if args.status:
         for each in [args.profile] if args.profile else ["reference", "hours", "cpu"]:
-            print(f"profile {each}\n" + "\n".join(status(profiles.profile(each), args.out)) + "\n")
+            print(f"profile {each}\n" + "\n".join(status(profiles.profile(each), args.out, args.stage)) + "\n")
         return 0
     if args.collect:
         collect(profiles.profile(name), args.out, args.stage)

@@ -106,7 +106,7 @@ def evaluate(args: argparse.Namespace) -> int:
         raise ValueError("this checkpoint does not say what it was trained on; give --data")
     if args.size not in (None, d.space.size):
         raise ValueError(f"--size {args.size}; this model makes pictures of {d.space.size} a side")
-    real = load_data(d.meta["data"] if args.data is None else args.data, d.space.size, limit=args.limit, seed=args.seed)
+    real = _to_judge_by(d, args)
     condition = {}
     # classes, or captions, as often as in the data
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(args.seed))
@@ -128,6 +128,24 @@ def evaluate(args: argparse.Namespace) -> int:
         floor = inception.fid_floor(real, n, args.inception, seed=args.seed)
         print(f"FID (floor)   {inception.fid(made, real, args.inception):.2f} ({floor:.2f}; {n} real pictures)")
     return 0
+
+
+def _to_judge_by(d: Denoiser, args: argparse.Namespace) -> Pictures:
+    """The pictures that --data names, else those that the network learnt from. ValueError: there are none, or too few,
+    or too few are to be drawn."""
+    if args.count < 2:
+        raise ValueError(f"--count {args.count}; a distance between sets of pictures needs 2 or more")
+    name = d.meta["data"] if args.data is None else args.data
+    try:
+        real = load_data(name, d.space.size, limit=args.limit, seed=args.seed)
+    except ValueError as error:
+        if args.data is None:
+            raise ValueError(f"{error}; this network learnt from it: say where it is now by --data") from error
+        raise
+    if len(real) < distances.FEWEST:
+        has = f"{len(real)} pictures to train on" if args.limit is None else f"--limit {args.limit}"
+        raise ValueError(f"{has}; pictures are judged by {distances.FEWEST}: give as many, or others by --data")
+    return real
 
 
 def _labels(d: Denoiser, real: Pictures) -> torch.Tensor:

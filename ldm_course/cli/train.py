@@ -116,7 +116,8 @@ def _train(args: argparse.Namespace, profile: profiles.Profile, size: int, name:
     chosen_precision(training.precision, default_device())  # refused before anything is read
     splits = (load_data(args.data, size, split, limit=args.limit, seed=args.seed) for split in ("train", "test"))
     pictures, test = splits
-    options = {"save_every": args.save_every, "log_every": args.log_every, "tensorboard": args.tensorboard, "out": out}
+    options = {"save_every": args.save_every, "log_every": args.log_every, "tensorboard": args.tensorboard}
+    options |= {"out": out, "name": name}
     run: AutoencoderRun | ClipRun | DenoiserRun
     if args.what == "autoencoder":
         weights = {"perceptual": args.perceptual, "kl": args.kl, "adversarial": args.adversarial}

@@ -6,10 +6,14 @@ import os
 import re
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+
+from tqdm import tqdm
 
 from ..files import shown
 
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 
 
@@ -30,7 +34,8 @@ def pictures_below(path: Path) -> tuple[dict[Path, Path], list[tuple[Path, str]]
     def closed(error: OSError) -> None:
         left.append((Path(error.filename), "a folder that cannot be opened"))
 
-    for at, folders, files in os.walk(path, followlinks=True, onerror=closed):
+    walk = os.walk(path, followlinks=True, onerror=closed)
+    for at, folders, files in tqdm(walk, f"looking through {shown(path)}", unit=" folders", delay=2, leave=False):
         here = os.stat(at)
         if (here.st_dev, here.st_ino) in seen:  # a link to a folder above, or a second one to the same
             left.append((Path(at), "a folder that another link had led to"))
@@ -58,11 +63,13 @@ def left_out(path: Path, left: list[tuple[Path, str]]) -> list[str]:
     return [f"left out {', '.join(parts)}"] * bool(parts)
 
 
-def tell(path: Path, left: list[tuple[Path, str]], unclassed: int = 0) -> None:
-    """Warns in one line, a `LeftOut`, of what is not used, and of pictures in sub-folders that are no classes, since as
-    many lie beside them."""
+def tell(path: Path, left: list[tuple[Path, str]], unclassed: int = 0, classes: Sequence[str] = ()) -> None:
+    """Warns in one line, a `LeftOut`, of what is not used, of pictures in sub-folders that are no classes, since as
+    many lie beside them, and of `classes` that are called as parts of a data set are."""
     said = left_out(path, left)
     if unclassed:
         said.append(f"no classes, since {unclassed} pictures lie in sub-folders and as many or more beside them")
+    if classes and SPLITS.issuperset(map(str.lower, classes)):
+        said.append(f"{' and '.join(classes)} are taken for classes; to have what is in one, name {path / classes[0]}")
     if said:
         warnings.warn(f"{shown(path)}: {'; '.join(said)}", LeftOut, stacklevel=4)

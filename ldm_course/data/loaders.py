@@ -177,12 +177,12 @@ def _load_folder(path: Path, size: int, split: str, limit: int | None, seed: int
     if classed:
         left += [(found.pop(name), "beside the folders of classes") for name in beside]
     _require_two(path, len(found), left)
-    tell(path, left, unclassed=0 if classed else len(found) - len(beside))
+    folders = sorted({name.parts[0] for name in found}, key=natural) if classed else []
+    tell(path, left, 0 if classed else len(found) - len(beside), folders)
     chosen = _select(split_by_key([name.as_posix() for name in found], split), limit, seed).tolist()
     names = [list(found)[i] for i in chosen]
     classes = labels = None
     if classed:
-        folders = sorted({name.parts[0] for name in found}, key=natural)
         labels, classes = torch.tensor([folders.index(name.parts[0]) for name in names]), tuple(map(shown, folders))
     _check_pictures(len(names), size)
     images = torch.empty(len(names), 3, size, size, dtype=torch.uint8)
@@ -264,7 +264,8 @@ def _read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ())
             present = file.files
             stored = {key: np.asarray(file[key]) for key in (*required, *optional) if key in present}
     except Exception as error:  # a torn zip, objects that would need a pickle, or no .npz at all
-        raise ValueError(f"{path} cannot be read as an .npz of plain arrays: {_one_line(error)}") from error
+        reason = f"{_one_line(error)}; copy or download it again, or save arrays by numpy.savez"
+        raise ValueError(f"{path} cannot be read as an .npz of plain arrays: {reason}") from error
     missing = [key for key in required if key not in stored]
     if missing:
         raise ValueError(f"{path} has the arrays {', '.join(present) or 'none'}; expected also {', '.join(missing)}")

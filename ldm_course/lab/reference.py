@@ -88,10 +88,11 @@ def known_record(stage: Stage, profile: Profile, out: Path) -> dict | None:
     return None
 
 
-def status(profile: Profile, out: Path) -> list[str]:
-    """A line for each stage: done, when, where, from which commit, and its figures; or missing, and its time."""
+def status(profile: Profile, out: Path, names: list[str] | None = None) -> list[str]:
+    """A line for each stage, or each of these `names`: done, when, where, from which commit, and its figures; or
+    missing, and its time."""
     lines, missing = [], []
-    stages_here = [stage for stage in STAGES.values() if stage.is_for(profile)]
+    stages_here = [stage for name, stage in STAGES.items() if stage.is_for(profile) and (not names or name in names)]
     for stage in stages_here:
         record = known_record(stage, profile, out)
         if record is None or not is_finished(record):

@@ -86,6 +86,10 @@ class DenoiserRun:
         self.data, self.autoencoder = pictures, autoencoder
         if text is not None and pictures.captions is None:
             raise ValueError(f"{pictures.name} has no captions; train on emoji, scenes, or an .npz file with captions")
+        if len(pictures) < distances.FEWEST:
+            raise ValueError(
+                f"{len(pictures)} pictures to train on; what is drawn is judged by {distances.FEWEST}: give as many"
+            )
         check_invertible(schedule, prediction, clip_x0=autoencoder is None)  # before pictures are encoded
         self.space, source = PixelSpace(pictures.size), pictures
         self.encode_seconds = 0.0
@@ -93,8 +97,15 @@ class DenoiserRun:
             model, _ = checkpoints.load_model(autoencoder, default_device())
             if not isinstance(model, Autoencoder):
                 raise ValueError(f"{autoencoder}: expected an autoencoder's checkpoint")
+            self.space = LatentSpace(pictures.size, model)
+            if pictures.size % (multiple := model.config.downsample * network.multiple):
+                f = model.config.downsample
+                raise ValueError(
+                    f"pictures of {pictures.size} a side; with f={f} this U-Net needs multiples of {multiple}, "
+                    "so take another size"
+                )
             source = encode_pictures(model, pictures, cache=trainer.get("out"), show=True)
-            self.space, self.encode_seconds = LatentSpace(pictures.size, model), source.seconds
+            self.encode_seconds = source.seconds
         told = {} if text is None else {"captions": pictures.captions, "text": text}
         self.trainer = denoiser_trainer(source, network, config, schedule, prediction, **told, **trainer)
 
@@ -175,7 +186,8 @@ def check_name(name: str, out: Path, autoencoder: Path | None = None, *, publish
         if record.is_file() and (kind := load_record(name, record.parent)["kind"]) != "train":
             raise ValueError(f"{record} is the record of another kind of run, {kind!r}; choose another name or folder")
     published = [place_of(kind, name) for kind in PLACES] if publish else []
-    check_free(*records, out / f"{name}.safetensors", out / "samples" / "0000000.png", *published)
+    samples = out / "samples"
+    check_free(*records, out / f"{name}.safetensors", samples / "0000000.png", *samples.glob("*.png"), *published)
     if autoencoder is None:
         return
     if autoencoder.name == f"{name}.safetensors":

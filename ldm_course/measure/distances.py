@@ -26,6 +26,7 @@ from ..networks.features import FEATURES, check_pictures, pooled_features
 from .coverage import K, precision_recall, radii
 from .fidelity import size_of
 
+FEWEST = 4  # real pictures that others can be held against
 BLOCK = 1024  # rows of the kernel that are held at a time
 COVERED = 10_000  # reference pictures, at most, for precision and recall
 
@@ -215,7 +216,7 @@ class Reference:
     random, since the first of a sorted set are no sample of it. `split(n)` puts n pictures aside at random (`seed`):
     generated pictures are compared with the rest, and so are those put aside, which is the floor. It is too low for
     a set with near copies (OpenMoji's skin tones), some of which land on either side. Features, and what is computed of
-    them alone, stay on `device`; in the folder `cache` they are kept, and found again. ValueError for fewer than 4.
+    them alone, stay on `device`; in the folder `cache` they are kept, and found again. ValueError: fewer than FEWEST.
     """
 
     def __init__(
@@ -237,8 +238,8 @@ class Reference:
         options = {"batch_size": batch_size, "device": self.device, "progress": progress}
         found = as_features(pictures, name="reference", **options) if cache is None else _kept(pictures, cache, options)
         self.features = found.to(self.device)
-        if len(self.features) < 4:
-            raise ValueError(f"got a reference of {len(self.features)} pictures; expected at least 4")
+        if len(self.features) < FEWEST:
+            raise ValueError(f"got a reference of {len(self.features)} pictures; expected at least {FEWEST}")
         self.seed = seed
         self.order = torch.randperm(len(self.features), generator=rng)
         self._known: dict[tuple, object] = {}

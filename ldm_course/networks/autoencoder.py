@@ -114,6 +114,12 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 
+def _as_pictures(x: Tensor) -> Tensor:
+    if x.numel() and x.abs().amax() > 10:
+        raise ValueError(f"values go from {x.amin():g} to {x.amax():g}; pictures are in [-1, 1], as to_float has them")
+    return x
+
+
 class Autoencoder(nn.Module):
     """Encoder ℰ and decoder 𝒟, and the scale of the latents between them.
 
@@ -152,8 +158,9 @@ class Autoencoder(nn.Module):
         return self.decoder(self.post_quant_conv(z))
 
     def to_latents(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Scaled latents of pictures: a draw from the posterior with a `generator`, its mean without one."""
-        posterior = self.encode(x)
+        """Scaled latents of pictures: a draw from the posterior with a `generator`, its mean without one. ValueError:
+        values that are far outside of [-1, 1]."""
+        posterior = self.encode(_as_pictures(x))
         return self.latent_scale * (posterior.z_mean if generator is None else posterior.sample(generator))
 
     def from_latents(self, z: Tensor) -> Tensor:
@@ -163,9 +170,9 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def reconstruct(self, x: Tensor, batch_size: int = 64) -> Tensor:
         """Pictures `(N, 3, H, W)` in [-1, 1], decoded from the means of their posteriors and clipped to [-1, 1]; a part
-        at a time, the result where x is."""
-        device = self.latent_scale.device
-        parts = [self.decode(self.encode(part.to(device)).z_mean).to(x.device) for part in x.split(batch_size)]
+        at a time, the result where x is. ValueError: values that are far outside of [-1, 1]."""
+        device, parts = self.latent_scale.device, _as_pictures(x).split(batch_size)
+        parts = [self.decode(self.encode(part.to(device)).z_mean).to(x.device) for part in parts]
         return torch.cat(parts).clamp(-1, 1)
 
     @torch.no_grad()

@@ -138,8 +138,8 @@ class Trainer:
     `out` is the folder for the run's state, saved every `save_every` steps and at the end; a run that finds a state
     there goes on from it. Losses are averaged over `log_every` steps. A loss or a weight that is not finite ends the
     run with `Diverged`, and leaves the last finite state.
-    ValueError: the state belongs to another run (another configuration, or other weights), or cannot be read, or `out`
-    takes no files.
+    ValueError: the state belongs to another run (another `name` or configuration, or other weights), or cannot be read,
+    or `out` takes no files.
     """
 
     def __init__(
@@ -149,13 +149,14 @@ class Trainer:
         config: TrainConfig,
         *,
         out: str | Path | None = None,
+        name: str = "",
         save_every: int = 500,
         log_every: int = 25,
         tensorboard: bool = False,
         device: str | None = None,
     ):
         self.config, self.objective = config, objective
-        self.out = None if out is None else Path(out)
+        self.out, self.name = None if out is None else Path(out), name
         self.save_every, self.log_every = save_every, log_every
         self.accelerator, self.precision = _accelerator(config, self.out if tensorboard else None, device)
         processes = self.accelerator.num_processes
@@ -455,7 +456,7 @@ class Trainer:
         if self.config.decay == "none":
             config = {k: v for k, v in config.items() if k not in ("steps", "images", "seconds")}
         shapes = {k: list(v.shape) for k, v in self.ema.module.state_dict().items()}
-        what = {"data": self.objective.learns_from(), "objective": self.objective.describe()}
+        what = {"data": self.objective.learns_from(), "objective": self.objective.describe(), "name": self.name}
         return json.loads(json.dumps({**config, **what, "weights": shapes}))
 
 

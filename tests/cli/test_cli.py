@@ -319,7 +319,7 @@ def test_too_few_pictures_to_judge_by_are_refused_before_any_is_drawn(capsys, mo
     file = denoiser(Path("c.safetensors"), data="scenes")
     monkeypatch.setattr(Denoiser, "generate", lambda *a, **k: pytest.fail("drawn"))
     words = ["evaluate", "--checkpoint", file, "--limit"]
-    assert "a reference of 3 pictures; expected at least 4" in refused(capsys, *words, 3)
+    assert "--limit 3; pictures are judged by 4" in refused(capsys, *words, 3)
 
 
 def test_classes_are_matched_by_their_names(capsys, monkeypatch):

@@ -5,8 +5,10 @@ import errno
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +180,16 @@ def test_a_folder_says_what_it_leaves_out_and_orders_classes_as_numbers(tmp_path
         assert words in line and "\n" not in line
 
 
+def test_folders_that_are_called_as_parts_of_a_set_are_not_silently_its_classes(tmp_path):
+    folder = pictures(tmp_path / "f", *(f"{part}/cat/{i}.png" for part in ("train", "Val") for i in range(3)))
+    with pytest.warns(LeftOut, match=f"Val and train are taken for classes; to have what is in one, name {folder}/Val"):
+        assert load_data(folder, 8).classes == ("Val", "train")
+    pictures(folder, *(f"cats/{i}.png" for i in range(3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_data(folder, 8).classes) == 3
+
+
 def test_a_few_pictures_in_sub_folders_are_no_classes_and_that_is_told(tmp_path, capsys):
     folder = pictures(tmp_path / "mixed", *(f"{i}.png" for i in range(6)), "more/a.png", "more/b.png")
     with pytest.warns(LeftOut, match="no classes, since 2 pictures lie in sub-folders"):
@@ -252,6 +264,7 @@ def test_a_full_disk_in_a_training_is_one_line_below_the_bar_and_keeps_the_state
             {},
             "Permission denied: a/b; name another place, or",
         ),
+        (ImportError("libx.so: failed to map segment from shared object"), {}, r"too little memory .*ulimit -v$"),
         (ValueError("two\nlines \x1b[31m"), {}, r"two lines \\x1b\[31m$"),
         (ValueError(os.fsdecode(b"caf\xe9")), {}, r"caf\\xe9"),
         (KeyError("x"), {}, r"unforeseen, KeyError: 'x' \(LDM_TRACEBACK=1"),
@@ -268,12 +281,68 @@ def test_what_nobody_foresaw_is_one_line_unless_it_is_asked_for(monkeypatch, cap
 
     monkeypatch.setattr(data_command, "load_data", breaks)
     assert main.main(["data"]) == 2 and "unforeseen, TypeError at test_mishaps.py" in capsys.readouterr().err
+    for no in ("0", "", "no", "False"):
+        monkeypatch.setenv("LDM_TRACEBACK", no)
+        assert main.main(["data"]) == 2
     monkeypatch.setenv("LDM_TRACEBACK", "1")
     with pytest.raises(TypeError):
         main.main(["data"])
 
 
 # ---------------------------------------------------------------------------------------------- processes
+
+
+@pytest.mark.parametrize("sort", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_stops_a_training_is_told_what_is_kept(sort, monkeypatch, capsys):
+    steps, step = [], Trainer._step
+
+    def stopped_at_the_third(self, total):
+        steps.append(total)
+        if len(steps) == 3:
+            signal.raise_signal(sort)
+        return step(self, total)
+
+    before = signal.getsignal(sort)
+    monkeypatch.setattr(Trainer, "_step", stopped_at_the_third)
+    words = ["train", "pixel", *TINY, "--steps", "9", "--save-every", "2", "--name", "x", "--out", "x"]
+    assert main.main(words) == 128 + sort and signal.getsignal(sort) == before
+    *_, told = capsys.readouterr().err.splitlines()
+    assert told == (
+        "stopped; the state of step 2 is kept in x/state.safetensors, and the same command goes on from there"
+    )
+
+
+def test_nohup_goes_on(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(data_command, "load_data", lambda *a, **k: pytest.fail(str(signal.raise_signal(1))))
+        with pytest.raises(pytest.fail.Exception, match="None"):
+            main.main(["data"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_under_another_name_does_not_go_on_from_this_one(capsys):
+    words = ["train", "pixel", *TINY, "--steps", "1", "--out", "x", "--name"]
+    assert main.main([*words, "p"]) == 0
+    assert "x/state.safetensors belongs to another run (it differs in name)" in refused(capsys, *words, "q")
+    assert main.main([*words, "p"]) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device here")
+def test_a_line_that_cannot_be_written_is_told_by_the_exit_status():
+    words = [sys.executable, "-m", "ldm_course.cli", "data", "--data", "nowhere"]
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(words, stderr=full, env=ENV).returncode == 2
+
+
+def test_the_variable_that_another_package_could_not_use_is_named():
+    words = [sys.executable, "-m", "ldm_course.cli", "data", "--data", "nowhere"]
+    done = subprocess.run(words, capture_output=True, text=True, env=ENV | {"TQDM_MININTERVAL": "soon"})
+    assert done.returncode == 2
+    assert (
+        done.stderr == "error: could not convert string to float: 'soon'; the environment has it in TQDM_MININTERVAL\n"
+    )
 
 
 def test_commands_run_without_docstrings_and_with_a_narrow_encoding():

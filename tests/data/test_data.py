@@ -449,7 +449,7 @@ def test_npz_layouts(tmp_path, shape):
     path = write_npz(tmp_path, images=array)
     expected = array.transpose(0, 3, 1, 2) if shape[-1] in (1, 3) else array if array.ndim == 4 else array[:, None]
     expected = torch.from_numpy(np.broadcast_to(expected, (40, 3, 8, 8)).copy())
-    images = torch.cat([part.images for part in both_sides(path)])
+    images = torch.cat([part.images for part in both_sides(path.rename(path.with_suffix(".NPZ")))])
     assert images.shape == (40, 3, 8, 8)
     assert torch.equal(images.flatten(1).double().sort(0).values, expected.flatten(1).double().sort(0).values)
 

@@ -160,6 +160,16 @@ def test_pictures_that_do_not_fit_are_refused_in_one_line(shape):
     assert "\n" not in str(error.value)
 
 
+def test_values_that_are_no_pictures_are_refused():
+    model, x = seeded(Autoencoder, FIRST_STAGE), 200 * normal(2, 3, 8, 8).clamp(0, 1)
+    for read in (model.to_latents, model.reconstruct):
+        with pytest.raises(
+            ValueError, match=r"values go from 0 to 200; pictures are in \[-1, 1\], as to_float has them"
+        ):
+            read(x)
+        read(x / 100 - 1)
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 4, 4), (4, 4, 4)])
 def test_latents_that_do_not_fit_are_refused(shape):
     with pytest.raises(ValueError, match=r"latents to decode: .*expected float \(B, 4, h, w\)"):
