@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import reprlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,12 +21,12 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 from . import files
-from .checks import STRICT, STRICT_BUT_OPEN, Levels, Positive, check, from_json
+from .checks import STRICT, STRICT_BUT_OPEN, Levels, Positive, Shift, check, from_json
 from .config import AutoencoderConfig, CLIPConfig, DetectorConfig, DiTConfig, TextUNetConfig, UNetConfig
 from .denoiser import Denoiser
 from .diffusion.consistency import ConsistencyConfig, ConsistencyModel
 from .diffusion.schedules import Named, Prediction, make_schedule
-from .files import MACHINES, all_finite, home, load_tensors, save_tensors, settled
+from .files import MACHINES, all_finite, expanded, home, load_tensors, save_tensors, settled
 from .networks.autoencoder import Autoencoder
 from .networks.clip import CLIP
 from .networks.detector import Detector
@@ -66,10 +67,11 @@ class Noise(TypedDict):
 
     name: Named
     T: Levels
-    shift: Positive
+    shift: Shift
 
 
-FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$", max_length=255)]  # of what lies in the same folder
+_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"
+FileName = Annotated[str, Field(pattern=_NAME, max_length=255)]  # of what lies in the same folder
 
 
 @with_config(STRICT_BUT_OPEN)
@@ -117,32 +119,44 @@ def save_model(path: str | Path, model: nn.Module, *, half: bool = False, eight_
         known = ", ".join(cls.__name__ for cls, _ in KINDS.values())
         raise ValueError(f"cannot save a {type(model).__name__}; expected one of {known}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if not all_finite(tensors):
+        raise ValueError(f"{path} was not written: a weight is NaN or infinite, so this training has failed")
     if eight_bit:
         tensors = dict(pair for k, v in tensors.items() for pair in _in_eight_bits(k, v))
     elif half:
         tensors = {k: _rounded(v) for k, v in tensors.items()}
     if not all_finite(tensors):
-        raise ValueError(f"{path} was not written: a weight is NaN or infinite, so this training has failed")
-    text = {"kind": kind, "config": json.dumps(asdict(model.config)), "meta": json.dumps(meta)}
+        raise ValueError(f"{path} was not written: a weight is too large for half precision; leave half out")
+    try:
+        text = {"kind": kind, "config": json.dumps(asdict(model.config)), "meta": json.dumps(meta)}
+        _described(text)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} was not written: {error}") from error
     save_tensors(path, tensors, text)
     return Path(path)
 
 
+def _described(text: dict[str, str]) -> tuple[type[nn.Module], Any, Meta]:
+    """The class, its configuration and the rest, of a file's metadata. ValueError: they are none."""
+    about = check(About, text)
+    cls, config_cls = KINDS[about["kind"]]
+    config, meta = from_json(config_cls, about["config"], "config"), about["meta"]
+    known, names = getattr(config, "num_classes", None), meta.get("classes")
+    if known is not None and names is not None and len(set(names)) != known:
+        raise ValueError(f"classes={reprlib.repr(names)}; expected the names of {known}, as many as it knows")
+    return cls, config, meta
+
+
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict]:
     """The network in float32, in evaluation mode, and what was stored beside it. ValueError: no such model file."""
-    path = Path(path)
+    path = expanded(path)
     settled(path.parent)
     if not path.is_file():
         ours = f"; the course's own of that name is {_shipped()[str(path)]}" if str(path) in _shipped() else ""
         raise ValueError(f"{path}: no such checkpoint; expected a .safetensors file that this course wrote{ours}")
     state, text = load_tensors(path)
     try:
-        about = check(About, text)
-        cls, config_cls = KINDS[about["kind"]]
-        config, meta = from_json(config_cls, about["config"], "config"), about["meta"]
-        known, names = getattr(config, "num_classes", None), meta.get("classes")
-        if known is not None and names is not None and len(names) != known:
-            raise ValueError(f"classes={reprlib.repr(names)}; expected the names of {known}, as many as it knows")
+        cls, config, meta = _described(text)
         model = filled(cls, config, _from_stored(state))
         if isinstance(model, Autoencoder):
             check(Positive, model.latent_scale.item(), "latent_scale")
@@ -175,6 +189,8 @@ def save_denoiser(
     if not stored:
         raise ValueError(f"a {schedule.name!r} schedule with its own betas cannot be stored; take make_schedule's")
     first_stage = {"autoencoder": autoencoder}
+    if isinstance(space, PixelSpace) and autoencoder is not None:
+        raise ValueError(f"a denoiser of pixels has no autoencoder, and was given {autoencoder!r}; leave it out")
     if isinstance(space, LatentSpace):
         if autoencoder is None:
             raise ValueError("a latent denoiser is stored with the name of its autoencoder's file; give autoencoder")
@@ -290,15 +306,16 @@ def _kind(path: Path) -> str | None:
         return None
 
 
-def pretrained_path(name: str) -> Path:
-    """Where a checkpoint of the course lies; ValueError, which lists the names, if there is none of that name."""
+def pretrained_path(name: str, known: Sequence[str] | None = None) -> Path:
+    """Where a checkpoint of the course lies; ValueError, which lists the names, or those that are `known`, if there is
+    none of that name."""
     shipped = _shipped()
     if name not in shipped:
         none = f"none in {home() / 'checkpoints'}; point LDM_HOME to the folder that has them"
-        raise ValueError(f"no pretrained checkpoint {name!r}; there are: {', '.join(shipped) or none}")
+        raise ValueError(f"no pretrained checkpoint {name!r}; there are: {', '.join(known or shipped) or none}")
     return shipped[name]
 
 
 def pretrained(name: str, device: str | torch.device = "cpu") -> Denoiser:
     """One of the course's own denoisers, by name."""
-    return load_denoiser(pretrained_path(name), device)
+    return load_denoiser(pretrained_path(name, pretrained_names()), device)

@@ -37,7 +37,10 @@ Weight = Annotated[float, Field(ge=0, le=1e9)]  # of a term of a loss
 Jump = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=-1)]]  # of a sampler, from a level to another
 Jumps = Annotated[list[Jump], Field(min_length=1)]
 Number = Annotated[float, Field()]
+Seconds = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+Shift = Annotated[float, Field(gt=0, le=1e6)]  # of a schedule's noise-to-signal ratio
+Guidance = Annotated[float, Field(ge=-1000, le=1000)]
 
 T = TypeVar("T")
 _WORDS = {  # pydantic's, in the course's

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .checks import Count, Number, Several, check, shaped
+from .checks import Count, Number, Several, check, describe, shaped
 from .data.pictures import to_float, to_uint8
 from .device import check_room, native_precision, out_of_memory
 from .diffusion import editing
@@ -134,6 +134,8 @@ class Denoiser:
             return None
         if self.num_classes is None:
             raise ValueError("this model was trained without classes; leave the label out")
+        if isinstance(label, (list, tuple)):
+            label = torch.tensor([self._number(one) for one in label], dtype=torch.int64)
         label = torch.full((count,), self._number(label)) if isinstance(label, (str, int)) else torch.as_tensor(label)
         shaped(label, "labels, one for each picture", "int64", count)
         return label.to(self.device)
@@ -243,7 +245,10 @@ class Denoiser:
                         f"out of memory with {n} pictures at once; take a batch_size, or a count, of {max(1, n // 2)}"
                     ) from error
             if not bool(x0.isfinite().all()):
-                raise ValueError("the samples are NaN or infinite, so these weights have failed; train them again")
+                raise ValueError(
+                    "the samples are NaN or infinite, so these weights have failed; train them again, in an empty "
+                    "folder and with a lower lr"
+                )
             pictures.append(self.space.to_pictures(x0).cpu())
         return torch.cat(pictures)
 
@@ -311,6 +316,7 @@ class Denoiser:
         """The noise, float (count, *space.shape) on the network's device, from which `sample` draws these uint8
         pictures (count, 3, H, W) under the same condition: nearly, and the more nearly the more steps
         (`editing.invert`). The network computes as in `generate`. ValueError also for pictures of another size."""
+        check(Count, batch_size, "batch_size")
         self.model.eval()
         x0 = self._samples(pictures)
         condition = self.condition(len(x0), label=label, prompt=prompt)
@@ -337,7 +343,9 @@ class Denoiser:
         return self.generate(len(x0), draw=draw, **options)
 
     def _samples(self, pictures: Tensor, batch_size: int = 64) -> Tensor:
-        """Uint8 pictures in the denoiser's space, on its device."""
+        """Uint8 pictures in the denoiser's space, on its device. ValueError: no tensor of them."""
+        if not isinstance(pictures, Tensor):
+            raise ValueError(f"got {describe(pictures)}; expected a tensor of pictures, uint8 (B, 3, H, W)")
         return torch.cat([self.space.from_pictures(part.to(self.device)) for part in pictures.split(batch_size)])
 
 

@@ -77,6 +77,17 @@ def shown(path: str | os.PathLike) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def reason(error: Exception) -> str:
+    """What another library's error says, in one line that is not too long."""
+    said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) < 200 else f"{said[:200]} …"  # some quote the file
+
+
+def is_text(path: str | os.PathLike) -> bool:
+    """Whether all bytes of a path are UTF-8."""
+    return not any("\udc80" <= c <= "\udcff" for c in os.fsdecode(path))
+
+
 def checkout() -> Path | None:
     """The repository that the package runs from, or None where it was installed."""
     root = Path(__file__).resolve().parent.parent
@@ -135,13 +146,13 @@ def settled(folder: str | os.PathLike) -> Path:
     folder = Path(folder)
     for place in (folder.parent, folder):
         arriving = place / _ARRIVING
-        if arriving.is_dir():
-            try:
+        try:
+            if arriving.is_dir():
                 for file, to in _moves(arriving, place):
                     _moved(file, to)
                 shutil.rmtree(arriving, ignore_errors=True)
-            except PermissionError:
-                pass  # a reader who may not write: what belongs together is told by fingerprints
+        except PermissionError:
+            pass  # a reader who may not enter, or write: what belongs together is told by fingerprints
     return folder
 
 
@@ -249,12 +260,19 @@ def writable_folder(folder: str | os.PathLike, room: int = 0) -> Path:
     """
     folder, missing = Path(folder), []
     try:
-        settled(folder)
+        if os.path.lexists(settled(folder) / _ARRIVING):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder / _ARRIVING))
         missing = [at for at in (folder, *folder.parents) if not at.exists()]
         with _new_folder(folder) as new:
             (new / "tried").write_bytes(b"tried")
         free = shutil.disk_usage(folder).free
+    except (FileExistsError, NotADirectoryError) as error:
+        places = (folder, *folder.parents)
+        way = next((at for at in places if os.path.lexists(at) and not at.is_dir()), folder / _ARRIVING)
+        raise ValueError(f"{folder} takes no files, since {way} is no folder; name another folder") from error
     except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise
         raise ValueError(
             f"{folder} takes no files ({error.strerror or error}); name another folder, or make room there"
         ) from error
@@ -278,10 +296,14 @@ def writable_picture(path: str | os.PathLike, *sources: str | os.PathLike | None
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder; expected the name of a picture, such as {path / 'pictures.png'}")
     if path.suffix.lower() != ".png":
-        raise ValueError(f"--out {path}; pictures are written as PNG: expected a name such as {path.stem}.png")
+        raise ValueError(
+            f"--out {path}; pictures are written as PNG: expected a name such as {path.stem.strip('.') or 'it'}.png"
+        )
     if path.exists():
         if any(source is not None and Path(source).exists() and path.samefile(source) for source in sources):
             raise ValueError(f"--out {path} is what the picture is made from; choose another name")
+        if not os.access(path, os.W_OK):
+            raise ValueError(f"--out {path} is there and write-protected; choose another name")
         if path.is_file():
             with path.open("rb") as file:
                 begins = file.read(4)
@@ -358,22 +380,26 @@ def readable(path: str | os.PathLike) -> Path:
     return path
 
 
-def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_tensors(
+    path: str | os.PathLike, mend: str = "copy or download it again"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file and its metadata. ValueError, in one line: what `readable` refuses, a file that
-    is broken, or that is not what was written."""
+    is broken, whose name is no text, or that is not what was written, and how to `mend` it."""
     path = Path(path)
     settled(path.parent)
     readable(path)
+    if not is_text(path):
+        raise ValueError(f"{path} has bytes in its name that are no text, which safetensors cannot open; rename it")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except Exception as error:  # safetensors raises its own class for broken files
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: broken or no safetensors file ({reason}); copy or download it again") from error
+        raise ValueError(f"{path}: broken or no safetensors file ({reason}); {mend}") from error
     known = metadata.pop("checksum", None)  # files of the first edition have none
     if known is not None and known != _checksum(tensors, metadata):
-        raise ValueError(f"{path}: not what was written (its checksum differs); restore it, or make it again")
+        raise ValueError(f"{path}: not what was written (its checksum differs); {mend}")
     return tensors, metadata
 
 

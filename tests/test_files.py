@@ -259,12 +259,18 @@ def test_a_folder_is_tried_and_left_as_it_was(tmp_path):
     writable_folder(tmp_path / "a" / "b")
     assert names(tmp_path) == []
     (tmp_path / "file").write_text("")
-    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none/below"), tmp_path / ("x" * 300)):
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="file is no folder; name another folder"):
+            writable_folder(place)
+    for place in (Path("/proc/none/below"), tmp_path / ("x" * 300)):
         with pytest.raises(ValueError, match=r"takes no files .*; name another folder, or make room there"):
             writable_folder(place)
     with pytest.raises(ValueError, match=r"has [\d,]+ MiB left, and 1,048,576,000,000 MiB are needed"):
         writable_folder(tmp_path, room=10**6 * 2**40)
-    assert names(tmp_path) == ["file"]
+    (tmp_path / ".arriving").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"\.arriving is no folder; name another folder"):
+        writable_folder(tmp_path)
+    assert names(tmp_path) == [".arriving", "file"]
 
 
 def test_one_run_at_a_time_is_at_work_in_a_folder(tmp_path):

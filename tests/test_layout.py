@@ -18,6 +18,7 @@ ASIDE = {  # read when one needs them
     "hub.py",
     "detector.py",
     "editing.py",
+    "arrays.py",
     "clip.py",
     "clips.py",
     "video.py",

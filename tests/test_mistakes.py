@@ -78,6 +78,10 @@ def folder(tmp_path_factory):
     first = {"autoencoder": "autoencoder.safetensors", "prediction": "eps"}
     flow = {"name": "flow", "T": 1000, "shift": 1.0}
     changed("eps", meta__schedule=flow, **{f"meta__{key}": value for key, value in first.items()})
+    changed("dots", meta__autoencoder="..")
+    changed("endless", meta__schedule={"name": "cosine", "T": 1000, "shift": 1e300})
+    changed("twice", meta__classes=["a", "a", "b"])
+    save_model(place / "state.safetensors", Autoencoder(AutoencoderConfig((3), 4, (16, 16), norm_num_groups=8)))
     changed("moved", meta__data="pictures/that/were/here")
     changed("missing", drop=("conv_in.bias",))
     changed("surplus", weights={"lora.down": torch.zeros(1), "lora.up": torch.zeros(1)})
@@ -87,11 +91,17 @@ def folder(tmp_path_factory):
     np.savez(place / "negative.npz", images=grey, labels=np.array([0, 1, 2, -1]))
     np.savez(place / "labels.npz", images=grey, labels=np.array([0, 1, 2, 2**40]))
     np.savez(place / "unsigned.npz", images=grey, labels=np.full(4, 2**63 + 5, np.uint64))
+    of = {"images": grey, "labels": np.array([0, 1, 0, 1])}
+    np.savez(place / "twice.npz", **of, classes=np.array(["a", "a"]))
+    np.savez(place / "bytes.npz", **of, classes=np.array([b"a", b"b"]))
+    np.savez(place / "objects.npz", **of, captions=np.array(["a", "b", "c", None], dtype=object))
     np.savez(place / "unlabelled.npz", images=grey, classes=np.array(["a", "b"]))
     (place / "state").mkdir()
     put(place / "state" / STATE_FILE, {"x": torch.zeros(1)}, {"progress": {"step": -3}, "identity": {}})
     (place / "other").mkdir()
     put(place / "other" / STATE_FILE, {"x": torch.zeros(1)}, {"progress": {"step": 1}, "identity": {"lr": 1.0}})
+    (place / "broken-record").mkdir()
+    (place / "broken-record" / "x.json").write_text("{")
     (place / "empty").mkdir()
     (place / "empty" / "notes.txt").write_text("no picture")
     for names in ("way-w/x.safetensors", "way-r/x.json", "home/checkpoints/x.safetensors", "way-g/samples/0000001.png"):

@@ -9,7 +9,7 @@ import torch
 
 from ..checks import Count, number
 from ..data.loaders import load_data
-from ..files import writable_picture
+from ..files import shown, writable_picture
 from ..lab import profiles
 from ..page import plotting
 from .options import apart, named, which_data
@@ -34,5 +34,5 @@ def data(args: argparse.Namespace) -> int:
         print("classes: " + ", ".join(f"{name} {n}" for name, n in zip(pictures.classes, counts)))
     spread = torch.linspace(0, len(pictures) - 1, min(args.count, len(pictures))).long()
     plotting.save_png(args.out, plotting.grid_image(pictures.images[spread], scale=max(1, 64 // pictures.size)))
-    print(f"wrote {args.out}")
+    print(f"wrote {shown(args.out)}")
     return 0

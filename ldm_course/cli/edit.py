@@ -15,7 +15,7 @@ from ..denoiser import Denoiser
 from ..diffusion.editing import descent
 from ..files import writable_picture
 from ..page import plotting
-from .options import asked, chosen_model, guidance, named, what_to_draw, which_model
+from .options import asked, chosen_model, file, guidance, named, what_to_draw, which_model
 
 COVERED = 160  # the grey that stands for what is to be drawn
 USUAL = {  # count, method and steps
@@ -28,12 +28,12 @@ USUAL = {  # count, method and steps
 def edit_options(parser: argparse.ArgumentParser) -> None:
     which_model(parser)
     picture = "of any size: its middle square is taken, and resized to the model's"
-    parser.add_argument("--picture", type=Path, required=True, metavar="FILE", help=picture)
+    parser.add_argument("--picture", type=file, required=True, metavar="FILE", help=picture)
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument(
         "--strength", type=number(Strength), help="redraw all: from near 0, the picture, to 1, nothing of it is kept"
     )
-    how.add_argument("--mask", type=Path, metavar="FILE", help="as large as the picture: draw anew where it is white")
+    how.add_argument("--mask", type=file, metavar="FILE", help="as large as the picture: draw anew where it is white")
     how.add_argument("--source", help="the class, or prompt, that the picture shows: exchange it for the one asked for")
     what_to_draw(parser, label_default="none in particular")
     parser.add_argument(
@@ -69,7 +69,7 @@ def edit(args: argparse.Namespace) -> int:
         captions += ["edited"]
     seconds = time.perf_counter() - started
     plotting.save_png(args.out, plotting.grid(torch.cat(shown), captions=captions))
-    print(f"wrote {args.out}: {args.count} in {seconds:.1f} s ({args.method}, {args.steps} steps)")
+    print(f"wrote {shown(args.out)}: {args.count} in {seconds:.1f} s ({args.method}, {args.steps} steps)")
     return 0
 
 

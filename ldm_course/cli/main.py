@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 import warnings
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if interrupts.seen:  # what some libraries make of an interrupt
             return _stopped("", interrupts.seen)
-        if os.environ.get("LDM_TRACEBACK", "").lower() not in ("", "0", "no", "false"):
+        if os.environ.get("LDM_TRACEBACK", "").lower() not in ("", "0", "no", "off", "false"):
             raise
         mishaps.say(f"error: {mishaps.one_line(error, args)}")
         return 2
@@ -93,6 +94,8 @@ def _notes_in_one_line() -> None:
     usual, said = warnings.showwarning, set()
 
     def show(message, category, *where, **options) -> None:
+        if "missing from font" in str(message):
+            message, category = LeftOut("the picture's font lacks letters of these names, and shows boxes"), LeftOut
         if issubclass(category, LeftOut):
             line = f"note: {mishaps.one_line(message)}"
             if line not in said:  # the same folder is read for training and for testing
@@ -145,7 +148,11 @@ def _commands() -> tuple[tuple[str, str, Callable, Callable], ...]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says a mistake in one line."""
+    """Says a mistake in one line; -1e-3 is a number too."""
+
+    def __init__(self, *given, **options):
+        super().__init__(*given, **options)
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)
 
     def error(self, message: str):
         option, _, said = message.removeprefix("argument ").partition(": ")

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from .. import checkpoints
-from ..checks import Count, Number, PictureSide, Seed, number
+from ..checks import Count, Guidance, PictureSide, Seed, number
 from ..data.loaders import LOADERS
 from ..denoiser import Denoiser
 from ..device import default_device
-from ..files import expanded
+from ..files import expanded, is_text
 
 DATA_HELP = "emoji, scenes, cifar10, a folder of pictures, or an .npz file (default: emoji)"
 
@@ -26,7 +26,7 @@ def which_data(parser: argparse.ArgumentParser, default: str | None = "emoji") -
 def which_model(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--pretrained", metavar="NAME", help="one of the course's checkpoints, such as emoji-32-latent")
-    which.add_argument("--checkpoint", type=Path, metavar="FILE", help="a denoiser's .safetensors file")
+    which.add_argument("--checkpoint", type=file, metavar="FILE", help="a denoiser's .safetensors file")
 
 
 def chosen_model(args: argparse.Namespace) -> Denoiser:
@@ -43,7 +43,7 @@ def what_to_draw(parser: argparse.ArgumentParser, label_default: str) -> None:
     parser.add_argument("--negative", metavar="PROMPT", help="what guidance is to lead away from")
     parser.add_argument(
         "--guidance",
-        type=number(Number),
+        type=number(Guidance),
         help="classifier-free; 1 is none (default: 3 with a prompt or a negative one, else 1)",
     )
     parser.add_argument("--seed", type=number(Seed), default=0)
@@ -75,6 +75,19 @@ def named(text: str) -> Path:
     if "://" in text or "$" in text:
         what = "an address" if "://" in text else "a name with a shell variable in it, which nobody has filled in"
         raise argparse.ArgumentTypeError(f"{text} is {what}; name a place on this machine")
+    if not is_text(text):
+        raise argparse.ArgumentTypeError("a name with bytes that are no text, which weights cannot be read from")
+    return _expanded(text)
+
+
+def file(text: str) -> Path:
+    """The type of an option that names what is to be read: a file on this machine."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is an address; download it, and name the file")
+    return _expanded(text)
+
+
+def _expanded(text: str) -> Path:
     try:
         return expanded(text)
     except ValueError as error:

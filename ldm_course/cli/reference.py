@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from ..checks import Chapter, Positive, number
+from ..files import home
 from ..lab import profiles
 from ..lab.claims.ledger import as_text
+from ..lab.records import list_records
 from ..lab.reference import collect, find, run_stages, status
 from .options import named
 
@@ -40,6 +42,8 @@ def reference(args: argparse.Namespace) -> int:
         find(name)
     if args.minutes is not None and (args.status or args.collect):
         raise ValueError("--minutes is of training, and --status and --collect train nothing; leave it out")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {args.out} is no folder; name one")
     name = args.profile or ("reference" if torch.cuda.is_available() else "cpu")
     if args.status:
         for each in [args.profile] if args.profile else ["reference", "hours", "cpu"]:
@@ -61,5 +65,7 @@ def claims_options(parser: argparse.ArgumentParser) -> None:
 
 def claims(args: argparse.Namespace) -> int:
     """`ldm-course claims`."""
+    if not list_records():
+        raise ValueError(f"there are no records in {home() / 'records'}; point LDM_HOME to the folder that has them")
     print(as_text(args.chapter))
     return 0

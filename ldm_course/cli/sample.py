@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from ..checks import Count, Levels, Number, Seed, Share, number
+from ..checks import Count, Guidance, Levels, Seed, Share, number
 from ..data.loaders import load_data
 from ..data.pictures import Pictures
 from ..denoiser import Denoiser
-from ..files import writable_picture
+from ..files import shown, writable_picture
 from ..lab import gallery
 from ..lab.report import quality
 from ..measure import distances, inception
 from ..page import plotting
-from .options import asked, chosen_model, guidance, named, what_to_draw, which_data, which_model
+from .options import asked, chosen_model, file, guidance, named, what_to_draw, which_data, which_model
 
 
 def _made(d: Denoiser, args: argparse.Namespace, **condition) -> torch.Tensor:
@@ -54,7 +54,7 @@ def sample(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     plotting.save_png(args.out, plotting.grid(made, columns, captions))
     pictures = "1 picture" if args.count == 1 else f"{args.count} pictures"
-    print(f"wrote {args.out}: {pictures} in {seconds:.1f} s ({args.method}, {args.steps} steps)")
+    print(f"wrote {shown(args.out)}: {pictures} in {seconds:.1f} s ({args.method}, {args.steps} steps)")
     return 0
 
 
@@ -91,10 +91,10 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=("ddpm", "ddim", "dpmpp"), default="ddim")
     parser.add_argument("--steps", type=number(Levels), default=50)
     parser.add_argument("--eta", type=number(Share), default=0.0)
-    parser.add_argument("--guidance", type=number(Number), default=1.0)
+    parser.add_argument("--guidance", type=number(Guidance), default=1.0)
     parser.add_argument("--seed", type=number(Seed), default=0)
     parser.add_argument("--fid", action="store_true", help="also the Inception FID, if its weights can be had")
-    parser.add_argument("--inception", type=Path, help="a file with pytorch-fid's Inception weights")
+    parser.add_argument("--inception", type=file, help="a file with pytorch-fid's Inception weights")
 
 
 def evaluate(args: argparse.Namespace) -> int:

@@ -10,11 +10,11 @@ from ..config import TrainConfig
 from ..data.loaders import load_data
 from ..device import chosen_precision, default_device
 from ..diffusion.schedules import PREDICTIONS, SCHEDULES, make_schedule
-from ..files import at_work_in
+from ..files import at_work_in, shown
 from ..lab import profiles
 from ..lab.records import slug
 from ..lab.runs import AutoencoderRun, ClipRun, DenoiserRun, check_name, train_run, with_classes
-from .options import apart, named, which_data
+from .options import apart, file, named, which_data
 
 DENOISERS = ("pixel", "latent", "text2image")
 ONLY = {  # options that some kinds of training know: which kinds, and what holds where nothing is said
@@ -33,7 +33,7 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     which_data(parser)
     parser.add_argument("--profile", help="whose network to take (default: by hardware, or $LDM_PROFILE)")
     parser.add_argument(
-        "--autoencoder", type=Path, help="for latent and text2image: the autoencoder's .safetensors file"
+        "--autoencoder", type=file, help="for latent and text2image: the autoencoder's .safetensors file"
     )
     parser.add_argument("--minutes", type=number(Positive), help="stop after so many minutes of training")
     parser.add_argument("--images", type=number(Several), help="stop after so many pictures seen")
@@ -135,5 +135,5 @@ def _train(args: argparse.Namespace, profile: profiles.Profile, size: int, name:
         run = DenoiserRun(pictures, network, training, schedule, args.prediction, **options)
     path = train_run(run, name=name, out=out, profile=profile, sample_every=args.sample_every, publish=args.publish)
     if path is not None:
-        print(f"wrote {path}")
+        print(f"wrote {shown(path)}")
     return 0

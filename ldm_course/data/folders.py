@@ -15,6 +15,7 @@ from ..files import shown
 
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # of these, as Pillow calls them
 
 
 class LeftOut(UserWarning):
@@ -65,11 +66,18 @@ def left_out(path: Path, left: list[tuple[Path, str]]) -> list[str]:
 
 def tell(path: Path, left: list[tuple[Path, str]], unclassed: int = 0, classes: Sequence[str] = ()) -> None:
     """Warns in one line, a `LeftOut`, of what is not used, of pictures in sub-folders that are no classes, since as
-    many lie beside them, and of `classes` that are called as parts of a data set are."""
+    many lie beside them, and of `classes` that may not be meant: one alone, or parts of a data set."""
     said = left_out(path, left)
     if unclassed:
         said.append(f"no classes, since {unclassed} pictures lie in sub-folders and as many or more beside them")
-    if classes and SPLITS.issuperset(map(str.lower, classes)):
-        said.append(f"{' and '.join(classes)} are taken for classes; to have what is in one, name {path / classes[0]}")
+    if classes and (len(classes) == 1 or SPLITS.issuperset(map(str.lower, classes))):
+        are = "is taken for the only class" if len(classes) == 1 else "are taken for classes"
+        said.append(f"{' and '.join(classes)} {are}; to have what is in one, name {path / classes[0]}")
     if said:
         warnings.warn(f"{shown(path)}: {'; '.join(said)}", LeftOut, stacklevel=4)
+
+
+def tell_shadowed(name: str) -> None:
+    """Warns, as `tell` does, where a folder of one's own is called as a data set of the course is."""
+    if Path(name).is_dir():
+        warnings.warn(f"{name} is the course's own data; name ./{name} for the folder", LeftOut, stacklevel=3)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checks import Count, check, describe
+from ..checks import Count, Seconds, check, describe, from_json
 from ..files import all_finite, cached_tensors, fingerprint
 from ..networks.autoencoder import Autoencoder
 from .pictures import Chance, Pictures
+
+LARGEST = 1e4  # of a scaled latent, which are near 1
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def encode_pictures(
         shape = (len(pictures), autoencoder.config.latent_channels, side, side)
         path = Path(cache) / f"latents-{told}.safetensors"
         tensors, about = cached_tensors(path, {"mean": shape, "std": shape}, make)
-    seconds = json.loads(about.get("seconds", "0"))
+    seconds = from_json(Seconds, about.get("seconds", "0"), "seconds of a cache of latents, which may be deleted")
     mean, std = tensors["mean"], tensors["std"]
     return Latents(mean, std, pictures.labels, pictures.name, pictures.split, seconds, told)
 
@@ -96,6 +98,6 @@ def _encoded(autoencoder: Autoencoder, pictures: Pictures, batch_size: int, show
         means.append((autoencoder.latent_scale * posterior.z_mean).cpu())
         stds.append((autoencoder.latent_scale * (0.5 * posterior.z_logvar).exp()).cpu())
     tensors = {"mean": torch.cat(means), "std": torch.cat(stds)}
-    if not all_finite(tensors):
-        raise ValueError("the latents are NaN or infinite, so this autoencoder has failed; train it again")
+    if not all_finite(tensors) or tensors["mean"].abs().max() > LARGEST:
+        raise ValueError("the latents are NaN, infinite or huge, so this autoencoder has failed; train it again")
     return tensors

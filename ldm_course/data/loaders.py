@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,15 +21,15 @@ from tqdm import tqdm
 
 from ..checks import Count, PictureSide, Seed, check
 from ..device import check_room
-from ..files import expanded, named_folder, readable, shown, written_whole
+from ..files import expanded, named_folder, readable, reason, shown, written_whole
 from . import emoji, scenes
-from .folders import SUFFIXES, left_out, natural, pictures_below, tell
+from .arrays import as_pictures, contents, labelled, read
+from .folders import FORMATS, SUFFIXES, left_out, natural, pictures_below, tell, tell_shadowed
 from .pictures import Pictures
 
 TEST_FRACTION = 0.1
 SCENES_TRAIN, SCENES_TEST = 20_000, 2_000
 FIRST_TEST_SCENE = 2**40
-MOST_CLASSES = 10_000  # without names
 Split = Literal["train", "test"]
 _CACHE_VERSION = 1
 FEW = 20  # times fewer drawings than there are: drawn alone
@@ -56,13 +55,15 @@ def load_data(
     if not os.fspath(name):
         raise ValueError("the name of the data is empty (a variable that is not set?); expected " + EXPECTED)
     if name in LOADERS:
+        tell_shadowed(str(name))
         return LOADERS[name](size, split, limit, seed)
     path = expanded(name)
     if path.is_dir():
         return _load_folder(path, size, split, limit, seed)
     if path.suffix.lower() == ".npz":
         return _load_npz(path, size, split, limit, seed)
-    raise ValueError(f"there is no data called {str(name)!r}; expected {EXPECTED}")
+    what = f"{str(name)!r} is a file of another kind" if path.exists() else f"there is no data called {str(name)!r}"
+    raise ValueError(f"{what}; expected {EXPECTED}")
 
 
 def cache_folder() -> Path:
@@ -142,9 +143,10 @@ def _load_cifar10(size: int, split: str, limit: int | None, seed: int) -> Pictur
     names no folder."""
     path = _cifar10_npz()
     if path.exists():
-        stored = _read_npz(path, (f"{split}_images", f"{split}_labels", "classes", "source"))
-        images, labels = _as_pictures(path, f"{split}_images", stored[f"{split}_images"]), stored[f"{split}_labels"]
-        classes, source = stored["classes"].tolist(), str(stored["source"])
+        stored = read(path, (f"{split}_images", f"{split}_labels", "classes", "source"))
+        images, key = as_pictures(path, f"{split}_images", stored[f"{split}_images"]), f"{split}_labels"
+        labels, classes = labelled(path, key, stored[key], stored["classes"], len(images))
+        source = str(stored["source"])
     else:
         from torchvision.datasets import CIFAR10
 
@@ -152,13 +154,14 @@ def _load_cifar10(size: int, split: str, limit: int | None, seed: int) -> Pictur
             downloaded = CIFAR10(cache_folder(), train=split == "train", download=True)
         except Exception as error:  # whatever the network, the server or the disk may raise
             raise ValueError(
-                f"CIFAR-10 could not be downloaded ({_one_line(error)}); put it at {path} or try another data set"
+                f"CIFAR-10 could not be downloaded ({reason(error)}); put it at {path} or try another data set"
             ) from error
-        images, labels = torch.from_numpy(downloaded.data).permute(0, 3, 1, 2), np.array(downloaded.targets)
+        images, labels = torch.from_numpy(downloaded.data).permute(0, 3, 1, 2), torch.tensor(downloaded.targets)
         classes, source = downloaded.classes, "CIFAR-10 (Krizhevsky, 2009)"
     chosen = _select(range(len(images)), limit, seed)
-    labels = torch.from_numpy(np.asarray(labels, np.int64))[chosen]
-    return Pictures(_resize(images[chosen], size), labels, tuple(classes), name="cifar10", source=source, split=split)
+    return Pictures(
+        _resize(images[chosen], size), labels[chosen], tuple(classes), name="cifar10", source=source, split=split
+    )
 
 
 LOADERS = {"emoji": _load_emoji, "scenes": _load_scenes, "cifar10": _load_cifar10}
@@ -188,14 +191,17 @@ def _load_folder(path: Path, size: int, split: str, limit: int | None, seed: int
     images = torch.empty(len(names), 3, size, size, dtype=torch.uint8)
     for k, name in enumerate(tqdm(names, f"reading {shown(path)}", unit="picture", leave=False)):
         images[k] = middle_square(open_picture(found[name]), size)
-    return Pictures(images, labels, classes, name=str(path), source=f"pictures of {shown(path.name)}", split=split)
+    return Pictures(
+        images, labels, classes, name=str(path), source=f"pictures of {shown(path.resolve().name)}", split=split
+    )
 
 
 def open_picture(path: Path, over: str = "white") -> Image.Image:
     """One file, upright, what is transparent `over` a colour, in RGB of 8 bits. ValueError: it is no picture that
     Pillow can read, or its values need more than 16 bits."""
     try:
-        with Image.open(readable(path)) as opened:
+        with warnings.catch_warnings(), Image.open(readable(path), formats=FORMATS) as opened:
+            warnings.simplefilter("ignore")  # of large pictures, and of torn notes beside them, which are not used
             image = ImageOps.exif_transpose(opened)
             if image.mode == "F":
                 raise ValueError("its values are floating-point; save it with 8 or 16 bits")
@@ -209,7 +215,7 @@ def open_picture(path: Path, over: str = "white") -> Image.Image:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, over), image)
             return image.convert("RGB")
     except Exception as error:  # Pillow's decoders raise many kinds
-        raise ValueError(f"{path} cannot be read as a picture: {_one_line(error)}") from error
+        raise ValueError(f"{path} cannot be read as a picture: {reason(error)}") from error
 
 
 def middle_square(image: Image.Image, size: int, resampling=Image.Resampling.BICUBIC) -> torch.Tensor:
@@ -219,72 +225,13 @@ def middle_square(image: Image.Image, size: int, resampling=Image.Resampling.BIC
 
 
 def _load_npz(path: Path, size: int, split: str, limit: int | None, seed: int) -> Pictures:
-    stored = _read_npz(path, ("images",), ("labels", "classes", "captions"))
-    images = _as_pictures(path, "images", stored["images"])
+    images, labels, classes, captions = contents(path)
     _require_two(path, len(images))
-    for key in ("labels", "captions"):
-        if key in stored and stored[key].shape != (len(images),):
-            raise ValueError(f"{path}: {key} has shape {stored[key].shape}; expected ({len(images)},), one per picture")
-    labels = classes = captions = None
-    if "classes" in stored and "labels" not in stored:
-        raise ValueError(f"{path} has names of classes and no labels; add labels, or leave the names out")
-    if "labels" in stored:
-        if stored["labels"].dtype.kind not in "iu":
-            raise ValueError(f"{path}: labels are {stored['labels'].dtype}; expected whole numbers from 0 up")
-        if stored["labels"].max() >= 2**63:  # of unsigned ones
-            raise ValueError(
-                f"{path}: labels go up to {stored['labels'].max()}; expected numbers of classes, from 0 up"
-            )
-        if stored["labels"].min() < 0:
-            raise ValueError(f"{path}: labels go down to {stored['labels'].min()}; expected whole numbers from 0 up")
-        labels = torch.from_numpy(stored["labels"].astype(np.int64))
-        if "classes" in stored and stored["classes"].ndim != 1:
-            raise ValueError(f"{path}: classes have shape {stored['classes'].shape}; expected a list of names")
-        if "classes" not in stored and labels.max() >= MOST_CLASSES:
-            raise ValueError(f"{path}: labels go up to {labels.max()}; expected less than {MOST_CLASSES}, from 0 up")
-        classes = tuple(map(str, stored.get("classes", range(int(labels.max()) + 1))))
-        if labels.max() >= len(classes):
-            raise ValueError(f"{path}: labels go up to {labels.max()}, but there are {len(classes)} classes")
-    if "captions" in stored:
-        if stored["captions"].dtype.kind != "U":
-            raise ValueError(f"{path}: captions are {stored['captions'].dtype}; expected text (numpy's str)")
-        captions = tuple(map(str, stored["captions"]))
-    every = Pictures(images, labels, classes, captions, name=str(path), source=path.name, split=split)
-    part = every.subset(_select(split_by_key([str(i) for i in range(len(images))], split), limit, seed))
-    return replace(part, images=_resize(part.images, size))
-
-
-def _read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """These arrays of an .npz; never a pickle, which could run code."""
-    readable(path)
-    try:
-        with zipfile.ZipFile(path):  # else numpy takes it for a pickle, and advises to load it
-            pass
-        with np.load(path, allow_pickle=False) as file:
-            present = file.files
-            stored = {key: np.asarray(file[key]) for key in (*required, *optional) if key in present}
-    except Exception as error:  # a torn zip, objects that would need a pickle, or no .npz at all
-        reason = f"{_one_line(error)}; copy or download it again, or save arrays by numpy.savez"
-        raise ValueError(f"{path} cannot be read as an .npz of plain arrays: {reason}") from error
-    missing = [key for key in required if key not in stored]
-    if missing:
-        raise ValueError(f"{path} has the arrays {', '.join(present) or 'none'}; expected also {', '.join(missing)}")
-    return stored
-
-
-def _as_pictures(path: Path, key: str, array: np.ndarray) -> torch.Tensor:
-    """(N, H, W, 3), (N, 3, H, W) or grey (N, H, W), (N, H, W, 1), (N, 1, H, W), as uint8 (N, 3, H, W)."""
-    expected = "uint8 of shape (N, H, W, 3), (N, 3, H, W) or (N, H, W)"
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or 0 in array.shape:
-        raise ValueError(f"{path}: {key} is {array.dtype} of shape {array.shape}; expected {expected}")
-    images = torch.from_numpy(array)
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.shape[-1] in (1, 3):
-        images = images.permute(0, 3, 1, 2)
-    elif images.shape[1] not in (1, 3):
-        raise ValueError(f"{path}: {key} is {array.dtype} of shape {array.shape}; expected {expected}")
-    return images.expand(-1, 3, -1, -1)
+    chosen = _select(split_by_key([str(i) for i in range(len(images))], split), limit, seed)
+    labels = None if labels is None else labels[chosen]
+    captions = None if captions is None else tuple(captions[i] for i in chosen.tolist())
+    images = _resize(images[chosen], size)
+    return Pictures(images, labels, classes, captions, name=str(path), source=shown(path.name), split=split)
 
 
 def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -342,8 +289,3 @@ def _require_two(path: Path, count: int, left: Sequence[tuple[Path, str]] = ()) 
         raise ValueError(f"{what}; expected files of {' '.join(SUFFIXES)}, in it or its sub-folders")
     if count == 1:
         raise ValueError(f"{path} holds 1 picture; expected at least 2, one to train on and one to test with")
-
-
-def _one_line(error: Exception) -> str:
-    said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) < 200 else f"{said[:200]} …"  # some quote the file

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
-from ..checks import numbered, shaped
+from ..checks import describe, numbered, shaped
 from ..files import fingerprint
 
 
@@ -41,6 +42,13 @@ class Pictures:
 
     def __post_init__(self):
         shaped(self.images, "images", "uint8", "N", 3, "H", "W")
+        if self.images.shape[2] != self.images.shape[3]:
+            raise ValueError(f"pictures of {tuple(self.images.shape[2:])}; expected square ones")
+        for name, words in {"classes": self.classes, "captions": self.captions}.items():
+            if words is not None and (isinstance(words, str) or not all(isinstance(word, str) for word in words)):
+                raise ValueError(f"{name} is {describe(words)}; expected a tuple of texts")
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes={reprlib.repr(self.classes)}; expected each once")
         if self.labels is not None:
             numbered(self.labels, "labels", len(self), None if self.classes is None else len(self.classes))
         if self.captions is not None and len(self.captions) != len(self):
@@ -109,6 +117,8 @@ class Crops:
     side: int = 32
 
     def __post_init__(self):
+        if not self.sets or self.side < 1:
+            raise ValueError(f"{len(self.sets)} sets of pictures, side={self.side}; expected one or more of each")
         for part in self.sets:
             if part.size < self.side:
                 raise ValueError(f"{part.name} has pictures of {part.size} a side; windows of {self.side} do not fit")

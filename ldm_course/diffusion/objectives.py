@@ -89,7 +89,7 @@ class Objective:
     def learns_from(self) -> str:
         """Tells the data from all others, so that a run is not resumed with other pictures."""
         d = self.data
-        return f"{d.name} {d.split} {len(d)} at {d.size}, {d.fingerprint}"
+        return f"{d.split} {len(d)} at {d.size}, {d.fingerprint}"
 
     def describe(self) -> str:
         """Tells this objective from others, so that a run is not resumed with the wrong one."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -43,7 +44,7 @@ def timesteps(schedule_T: int, steps: int, spacing: str = "trailing") -> Tensor:
     Both are rows of Table 2 of Lin et al. 2023 (2305.08891), which recommends trailing. Raises ValueError
     unless 1 <= steps <= T.
     """
-    if steps != int(steps) or not 1 <= steps <= schedule_T:
+    if not 1 <= steps <= schedule_T or steps != int(steps):
         raise ValueError(f"steps={steps}; expected a whole number from 1 to {schedule_T}, the schedule's T")
     steps = int(steps)
     check(Spacing, spacing, "spacing")
@@ -86,7 +87,7 @@ def ddpm_step(
     beta tilde of eq. 7, or 'beta', the larger of the two choices of DDPM section 3.2 (sigma hat in DDIM's
     tables). ValueError, as from all steps: x0_hat is not like xt, an alpha_bar that is none, an unknown variance.
     """
-    _check_step(xt, x0_hat, alpha_bar, alpha_bar_prev, variance)
+    _check_step(xt, x0_hat, alpha_bar, alpha_bar_prev, variance, noise=noise)
     alpha = alpha_bar / alpha_bar_prev
     beta = 1 - alpha
     from_x0 = math.sqrt(alpha_bar_prev) * beta / (1 - alpha_bar)
@@ -112,7 +113,7 @@ def ddim_step(
     is DDPM with the posterior variance, clipped or not. With eta = 0 the step may go up as well, to an
     alpha_bar_prev below alpha_bar (`editing.invert`).
     """
-    _check_step(xt, x0_hat, alpha_bar, alpha_bar_prev)
+    _check_step(xt, x0_hat, alpha_bar, alpha_bar_prev, eta=eta, noise=noise)
     eps_hat = (xt - math.sqrt(alpha_bar) * x0_hat) / math.sqrt(1 - alpha_bar)
     step_std = 0.0
     if eta > 0:
@@ -150,8 +151,10 @@ def dpmpp_step(
     return noise_prev / noise * xt + signal_prev * (1 - exp_minus_h) * D
 
 
-def _check_step(xt, x0_hat, alpha_bar, alpha_bar_prev, variance="posterior"):
-    shaped(x0_hat, "x0_hat", "float", *xt.shape)
+def _check_step(xt, x0_hat, alpha_bar, alpha_bar_prev, variance="posterior", eta=0.0, noise=None):
+    for name, x in {"x0_hat": x0_hat, "noise": xt if noise is None else noise}.items():
+        shaped(x, name, "float", *xt.shape)
+    check(Share, eta, "eta")
     if not (0 < alpha_bar < 1 and 0 <= alpha_bar_prev <= 1):
         raise ValueError(f"a step from alpha_bar={alpha_bar} to {alpha_bar_prev}; expected one inside (0, 1) to [0, 1]")
     check(Variance, variance, "variance")
@@ -261,7 +264,7 @@ def sample(
 
     Raises ValueError for `steps` outside 1..T, a guess unlike xt, and arguments unknown or that do not go together.
     """
-    pairs = path(schedule.T, steps) if isinstance(steps, (int, float)) else list(steps)
+    pairs = path(schedule.T, steps) if isinstance(steps, (int, float, np.number)) else list(steps)
     stochastic = method == "ddpm" or eta > 0
     _check(method, eta, variance, pairs, schedule.T, noise, stochastic, generator)
 
@@ -290,6 +293,7 @@ def _normal_like(x: Tensor, generator: torch.Generator) -> Tensor:
 
 def _check(method, eta, variance, pairs, T, noise, stochastic, generator):
     check(Method, method, "method")
+    shaped(noise, "noise", "float", *noise.shape)
     check(Jumps, pairs, "steps")
     if (last := max(map(max, pairs))) >= T:
         raise ValueError(f"steps lead over t={last}; expected 0 to {T - 1}, and -1 for the clean picture")
@@ -309,6 +313,6 @@ def _check(method, eta, variance, pairs, T, noise, stochastic, generator):
 
 def _check_guidance(condition, no_condition, guidance_scale):
     if guidance_scale != 1 and condition is None:
-        raise ValueError(f"guidance_scale={guidance_scale} without a condition; give one, or leave it at 1")
+        raise ValueError(f"guidance_scale={guidance_scale} and nothing is asked for; name a class or a text, or take 1")
     if guidance_scale != 1 and no_condition is None:
         raise ValueError(f"guidance_scale={guidance_scale} without no_condition; give what stands for 'nothing asked'")

@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..checks import Levels, Positive, check, shaped
+from ..checks import Levels, Shift, check, shaped
 
 Prediction = Literal["eps", "x0", "v", "u"]
 Named = Literal["linear", "sqrt_linear", "cosine", "flow"]
@@ -137,9 +137,10 @@ def make_schedule(
     each other: size / 64 is the choice of Hoogeboom et al. 2023, section 3.1, for a schedule tuned at
     64 x 64 pixels. Of a flow it makes s into shift s / (1 + (shift - 1) s), which is SD 3's.
 
-    Raises ValueError for an unknown name, T outside 1 to 100,000, shift <= 0, or betas outside (0, 1).
+    Raises ValueError for an unknown name, T outside 1 to 100,000, a shift outside (0, 1e6], or betas
+    outside (0, 1).
     """
-    for field, kind, value in (("schedule", Named, name), ("T", Levels, T), ("shift", Positive, shift)):
+    for field, kind, value in (("schedule", Named, name), ("T", Levels, T), ("shift", Shift, shift)):
         check(kind, value, field)
     if name in ("cosine", "flow"):
         if beta_start is not None or beta_end is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import checkpoints
 from ..denoiser import Denoiser
 from ..device import computed_in, default_device
-from ..files import writable_folder, written_whole
+from ..files import check_free, home, writable_folder, written_whole
 from ..measure.complexity import count_parameters
 from ..page import plotting
 from ..page.numbers import duration, seconds, si
@@ -60,8 +60,13 @@ def gallery(out: str | Path, names: list[str] | None = None, count: int = 32, st
     """Draws with every shipped denoiser, or with those of these `names`; writes a picture of each and `gallery.md` into
     the folder `out`, and returns the latter's path. ValueError: no such network, or `out` takes no files."""
     out, names = writable_folder(out), names or checkpoints.pretrained_names()
+    if not names:
+        raise ValueError(
+            f"no networks to draw with in {home() / 'checkpoints'}; point LDM_HOME to the folder that has them"
+        )
     for name in names:
-        checkpoints.pretrained_path(name)  # now, not after having drawn with others
+        checkpoints.pretrained_path(name, checkpoints.pretrained_names())  # now, not after having drawn with others
+    check_free(out / "gallery.md", *(out / f"{name}.png" for name in names))
     found = [drawn(name, count, steps) for name in names]
     rows = []
     for one in found:

@@ -24,7 +24,7 @@ from ..networks.clip import CLIP
 from ..page import plotting
 from ..spaces import LatentSpace, PixelSpace
 from ..training.recipes import autoencoder_trainer, clip_trainer, denoiser_of, denoiser_trainer, finished_autoencoder
-from ..training.trainer import thinned
+from ..training.trainer import STATE_FILE, planned_steps, thinned
 from .profiles import Profile
 from .records import checked_name, code_state, load_record, make_record, save_record
 
@@ -180,10 +180,19 @@ def check_name(name: str, out: Path, autoencoder: Path | None = None, *, publish
     record there of another kind of run; another autoencoder under the name of this one's file in `out`, or, where it is
     to be published, in `checkpoints/`; a folder that takes no files. Unwritten: what is no file is in a file's way."""
     checked_name(name)
+    for file in filter(None, (Path(name), autoencoder)):
+        if file.stem == Path(STATE_FILE).stem:
+            raise ValueError(f"{file} is called as a run's state is, {STATE_FILE}; choose another name")
     records = [out / f"{name}.json", *([place_of("record", name)] if publish else [])]
     for record in records:
         writable_folder(record.parent)
-        if record.is_file() and (kind := load_record(name, record.parent)["kind"]) != "train":
+        if not record.is_file():
+            continue
+        try:
+            kind = load_record(name, record.parent)["kind"]
+        except ValueError as error:
+            raise ValueError(f"{record} is there and broken; delete it, or choose another name or folder") from error
+        if kind != "train":
             raise ValueError(f"{record} is the record of another kind of run, {kind!r}; choose another name or folder")
     published = [place_of(kind, name) for kind in PLACES] if publish else []
     samples = out / "samples"
@@ -232,6 +241,9 @@ def train_run(
             step = trainer.progress.step
             plotting.save_png(out / "samples" / f"{step:07d}.png", plotting.grid_image(run.pictures(), 8, scale=2))
 
+    asked = planned_steps(trainer.config)
+    if asked is not None and trainer.progress.step >= asked and trainer.accelerator.is_main_process:
+        print(f"{name} has learnt for {trainer.progress.step} steps already, and {asked} are asked for: none is added")
     progress = trainer.run(every=(sample_every, grid), show=True, label=name)
     if not trainer.accelerator.is_main_process:
         return None

@@ -31,9 +31,15 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", plain)
 
 
+def _several(texts: Iterable[str]) -> Iterable[str]:
+    if isinstance(texts, str):
+        raise ValueError(f"got one text, {texts[:40]!r}; expected a list of texts")
+    return texts
+
+
 def vocabulary(texts: Iterable[str]) -> tuple[str, ...]:
-    """All words of these texts, in alphabetical order."""
-    return tuple(sorted({word for text in texts for word in words_of(text)}))
+    """All words of these texts, in alphabetical order. ValueError: one text in place of several."""
+    return tuple(sorted({word for text in _several(texts) for word in words_of(text)}))
 
 
 class Tokenizer:
@@ -53,7 +59,7 @@ class Tokenizer:
     def __call__(self, texts: Iterable[str]) -> Tensor:
         """int64 (B, length). A longer text is cut, as Stable Diffusion's is after 75 tokens."""
         rows = []
-        for text in texts:
+        for text in _several(texts):
             known = [self.number[word] for word in self.known(text)][: self.length - 2]
             rows.append([START, *known, END] + [PAD] * (self.length - 2 - len(known)))
         return torch.tensor(rows, dtype=torch.int64).view(-1, self.length)

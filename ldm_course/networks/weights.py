@@ -38,6 +38,13 @@ def check_fits(state: State, wanted: State, whose: str) -> None:
             raise ValueError(f"the weight {name} has the shape {given}; expected {expected} as in {whose}")
 
 
+def check_types(state: State, wanted: State, whose: str) -> None:
+    """ValueError, which names the first of the `wanted` that is stored as another type."""
+    for name, value in wanted.items():
+        if state[name].dtype != value.dtype:
+            raise ValueError(f"{name} is stored as {state[name].dtype}; expected {value.dtype} as in {whose}")
+
+
 def filled(cls: type[nn.Module], config: Any, state: State):
     """The network `cls(config)` with these weights, in float32, in evaluation mode; what is float32 already is not
     copied. Nothing is built before the weights are known to fit, however large the configuration says it is.

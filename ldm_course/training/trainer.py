@@ -39,12 +39,12 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 from typing_extensions import TypedDict
 
-from ..checks import STRICT, STRICT_BUT_OPEN, check
+from ..checks import STRICT, STRICT_BUT_OPEN, Several, check
 from ..config import TrainConfig
 from ..device import chosen_precision
 from ..diffusion.objectives import BatchRandom, Objective
 from ..files import all_finite, load_tensors, readable, save_tensors, writable_folder
-from ..networks.weights import check_fits
+from ..networks.weights import check_fits, check_types
 from .graphs import WARM_STEPS, StepGraph
 from .memory import check_memory, saved_if_out_of_memory
 
@@ -157,6 +157,8 @@ class Trainer:
     ):
         self.config, self.objective = config, objective
         self.out, self.name = None if out is None else Path(out), name
+        for what, steps in {"save_every": save_every, "log_every": log_every}.items():
+            check(Several, steps, what)
         self.save_every, self.log_every = save_every, log_every
         self.accelerator, self.precision = _accelerator(config, self.out if tensorboard else None, device)
         processes = self.accelerator.num_processes
@@ -413,12 +415,14 @@ class Trainer:
         """Goes back to what `save_state` wrote."""
         path = readable(self.out / STATE_FILE)  # else what follows would advise to delete a good one
 
+        mend = "delete it to start this run afresh"
+
         def unreadable(error: Exception) -> ValueError:
             reason = " ".join(str(error).split())
-            return ValueError(f"{path} cannot be read ({reason}); delete it to start this run afresh")
+            return error if mend in reason else ValueError(f"{path} cannot be read ({reason}); {mend}")
 
         try:
-            tensors, meta = load_tensors(path)
+            tensors, meta = load_tensors(path, mend)
             about = check(StateText, meta)
             progress, identity, scaler = about["progress"], about["identity"], about.get("scaler")
             if not all_finite(tensors):
@@ -432,7 +436,8 @@ class Trainer:
                 f"{path} belongs to another run (it differs in {', '.join(changed)}); take another folder or delete it"
             )
         try:
-            check_fits(tensors, self._tensors(), "this run")
+            check_fits(tensors, ours := self._tensors(), "this run")
+            check_types(tensors, ours, "this run")
         except ValueError as error:
             raise unreadable(error) from error
         self.progress = progress
@@ -464,6 +469,8 @@ def _accelerator(config: TrainConfig, log_dir: Path | None, device: str | None) 
     """The engine, and the precision that it runs in: "no", "fp16" or "bf16"."""
     if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
         raise ValueError("TensorBoard is not installed; run: pip install tensorboard")
+    if device not in (None, "cpu") and not (device == "cuda" and torch.cuda.is_available()):
+        raise ValueError(f"device={device!r}; expected None, 'cpu', or 'cuda' where there is such a GPU")
     cpu = device == "cpu" or not torch.cuda.is_available()
     precision = chosen_precision(config.precision, torch.device("cpu" if cpu else "cuda"))
     accelerator = Accelerator(

@@ -23,6 +23,7 @@ from ldm_course.cli import main, mishaps
 from ldm_course.data.folders import LeftOut
 from ldm_course.data.loaders import load_data
 from ldm_course.denoiser import Denoiser
+from ldm_course.files import load_tensors, save_tensors
 from ldm_course.lab import compare as comparing
 from ldm_course.lab.records import load_record
 from ldm_course.page import plotting
@@ -190,6 +191,37 @@ def test_folders_that_are_called_as_parts_of_a_set_are_not_silently_its_classes(
         assert len(load_data(folder, 8).classes) == 3
 
 
+def test_one_folder_is_not_silently_the_only_class(tmp_path):
+    folder = pictures(tmp_path / "out", *(f"cls/{kind}/{i}.png" for kind in ("cat", "dog") for i in range(3)))
+    with pytest.warns(LeftOut, match=f"cls is taken for the only class; to have what is in one, name {folder}/cls"):
+        assert load_data(folder, 8).classes == ("cls",)
+    assert load_data(folder / "cls", 8).classes == ("cat", "dog")
+
+
+def test_a_folder_that_is_called_as_the_courses_data_is_told(capsys):
+    pictures("scenes", "a.png", "b.png", "c.png")
+    with pytest.warns(LeftOut, match="scenes is the course's own data; name ./scenes for the folder"):
+        assert len(load_data("scenes", 8, limit=5)) == 5
+    assert len(load_data("./scenes", 8)) == 2
+
+
+def test_other_files_than_pictures_are_not_read_as_such(tmp_path):
+    folder = pictures(tmp_path / "f", "a.png", "b.png")
+    (folder / "c.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
+    with pytest.raises(ValueError, match=r"c\.png cannot be read as a picture: cannot identify image file"):
+        load_data(folder, 8), load_data(folder, 8, "test")
+
+
+def test_letters_that_the_font_lacks_are_one_note(capsys):
+    pictures("f", *(f"{kind}/{i}.png" for kind in ("猫", "🐶") for i in range(8)))
+    words = ["train", "pixel", "--data", "f", "--size", "8", "--batch-size", "8", "--steps", "1"]
+    assert main.main([*words, "--name", "x", "--out", "x"]) == 0
+    assert main.main(["sample", "--checkpoint", "x/x.safetensors", "--count", "4", "--steps", "1"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("note: the picture's font lacks letters of these names, and shows boxes") == 1
+    assert "Glyph" not in err and "UserWarning" not in err
+
+
 def test_a_few_pictures_in_sub_folders_are_no_classes_and_that_is_told(tmp_path, capsys):
     folder = pictures(tmp_path / "mixed", *(f"{i}.png" for i in range(6)), "more/a.png", "more/b.png")
     with pytest.warns(LeftOut, match="no classes, since 2 pictures lie in sub-folders"):
@@ -281,7 +313,7 @@ def test_what_nobody_foresaw_is_one_line_unless_it_is_asked_for(monkeypatch, cap
 
     monkeypatch.setattr(data_command, "load_data", breaks)
     assert main.main(["data"]) == 2 and "unforeseen, TypeError at test_mishaps.py" in capsys.readouterr().err
-    for no in ("0", "", "no", "False"):
+    for no in ("0", "", "no", "False", "off"):
         monkeypatch.setenv("LDM_TRACEBACK", no)
         assert main.main(["data"]) == 2
     monkeypatch.setenv("LDM_TRACEBACK", "1")
@@ -320,6 +352,42 @@ def test_nohup_goes_on(monkeypatch):
             main.main(["data"])
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_that_is_longer_already_says_so(capsys):
+    words = ["train", "pixel", *TINY, "--name", "x", "--out", "x", "--steps"]
+    assert main.main([*words, "2"]) == 0 and "already" not in capsys.readouterr().out
+    assert main.main([*words, "1"]) == 0
+    assert "x has learnt for 2 steps already, and 1 are asked for: none is added" in capsys.readouterr().out
+
+
+def test_the_same_pictures_elsewhere_are_the_same(capsys):
+    folder = pictures("f", *(f"{i}.png" for i in range(12)))
+    words = ["train", "pixel", "--size", 8, "--batch-size", 4, "--name", "x", "--out", "x", "--data"]
+    words = [str(word) for word in words]
+    assert main.main([*words, "f", "--steps", "1"]) == 0
+    Path("x/x.safetensors").unlink()
+    folder.rename("g")
+    assert main.main([*words, "g", "--steps", "2"]) == 0
+    assert load_record("x", "x")["results"]["steps"] == 2
+
+
+def test_a_state_of_other_types_is_refused(capsys):
+    words = ["train", "pixel", *TINY, "--name", "x", "--out", "x", "--steps"]
+    assert main.main([*words, "1"]) == 0
+    path = Path("x/state.safetensors")
+    tensors, meta = load_tensors(path)
+    save_tensors(path, tensors | {"model.conv_in.bias": tensors["model.conv_in.bias"].long()}, meta)
+    said = refused(capsys, *words, 2)
+    assert "model.conv_in.bias is stored as torch.int64; expected torch.float32 as in this run" in said
+    path.write_bytes(b"")
+    said = refused(capsys, *words, 2)
+    assert said.count("delete it to start this run afresh") == 1 and "download" not in said
+
+
+def test_weights_that_could_not_be_read_again_are_not_written(capsys):
+    said = refused(capsys, "train", "pixel", *TINY, "--steps", 1, "--name", "x", "--out", os.fsdecode(b"r\xff"))
+    assert "bytes that are no text" in said and not Path(os.fsdecode(b"r\xff")).exists()
 
 
 def test_a_run_under_another_name_does_not_go_on_from_this_one(capsys):

@@ -117,7 +117,7 @@ class Claim:
             found = self.look(seen)
         except NotRecorded as missing:
             return Finding(NOT_YET, str(missing))
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
             if not seen.names:
                 raise
             read = ", ".join(dict.fromkeys(seen.names))
