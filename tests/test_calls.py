@@ -7,11 +7,12 @@ from conftest import SMOKE
 
 from ldm_course.checkpoints import load_denoiser, load_model, save_denoiser, save_model
 from ldm_course.config import AutoencoderConfig, TrainConfig, UNetConfig
+from ldm_course.data import prompts
 from ldm_course.data.latents import encode_pictures
 from ldm_course.data.pictures import Crops, Pictures
 from ldm_course.denoiser import Denoiser
 from ldm_course.diffusion.samplers import ddim_step, ddpm_step, sample
-from ldm_course.diffusion.schedules import make_schedule
+from ldm_course.diffusion.schedules import add_noise, make_schedule
 from ldm_course.networks.autoencoder import Autoencoder
 from ldm_course.networks.text import Tokenizer, vocabulary
 from ldm_course.networks.unet import UNet
@@ -89,6 +90,16 @@ CALLS = {
     "an eta that is none": (lambda p: ddim_step(X, X, 0.5, 0.6, float("nan")), "eta=nan; expected a finite number"),
     "a schedule shifted away": (lambda p: make_schedule("cosine", 1000, 1e200), "shift=1e.200; expected 1000000 or"),
     "no step between savings": (lambda p: trainer(save_every=0), "save_every=0; expected more than 0"),
+    "no step between calls": (lambda p: trainer().run(every=(0, print)), "every=0; expected more than 0"),
+    "a schedule by its name": (
+        lambda p: Denoiser(DENOISER.model, PixelSpace(8), "cosine", "v"),
+        "schedule='cosine'; exp",
+    ),
+    "a level that is no index": (lambda p: add_noise(X, X, 5.5, COSINE), "t=5.5 is not an index of this schedule"),
+    "captions that nobody reads": (lambda p: trainer(captions=("a",) * 12), "captions without text or encoder"),
+    "nothing to encode": (lambda p: encode_pictures(FIRST, Pictures(GREY[:0])), "got no pictures to encode"),
+    "parts of nothing": (lambda p: FIRST.reconstruct(X, batch_size=0), "batch_size=0; expected more than 0"),
+    "a prompt of thousands of words": (lambda p: prompts.parse("a small " * 2000), "the prompt “a small .{90,100} …”"),
     "no step between logs": (lambda p: trainer(log_every=0), "log_every=0; expected more than 0"),
     "a device that is none": (lambda p: trainer(device="tpu"), "device='tpu'; expected None, 'cpu', or 'cuda'"),
     "one text for a list": (lambda p: Tokenizer(("a", "b"), 6)("a b"), "got one text, 'a b'; expected a list of texts"),

@@ -13,7 +13,7 @@ from ..checks import Count, Levels, Strength, number
 from ..data.loaders import middle_square, open_picture
 from ..denoiser import Denoiser
 from ..diffusion.editing import descent
-from ..files import writable_picture
+from ..files import shown, writable_picture
 from ..page import plotting
 from .options import asked, chosen_model, file, guidance, named, what_to_draw, which_model
 
@@ -57,18 +57,21 @@ def edit(args: argparse.Namespace) -> int:
     options = _options(d, args)
 
     started, many = time.perf_counter(), given.expand(args.count, -1, -1, -1)
-    shown, captions = [given], ["given"]
+    made, captions = [given], ["given"]
     if way == "strength":
-        shown += [d.redraw(many, args.strength, **options)]
+        made += [d.redraw(many, args.strength, **options)]
         captions += [f"strength {args.strength}"] * args.count
     elif way == "mask":
-        shown += [given.masked_fill(mask, COVERED), d.inpaint(many, mask, resamplings=args.resamplings or 4, **options)]
+        made += [
+            given.masked_fill(mask, COVERED),
+            d.inpaint(many, mask, resamplings=args.resamplings or 4, **options),
+        ]
         captions += ["kept", *["filled in"] * args.count]
     else:
-        shown += [d.translate(many, args.source, **options)]
+        made += [d.translate(many, args.source, **options)]
         captions += ["edited"]
     seconds = time.perf_counter() - started
-    plotting.save_png(args.out, plotting.grid(torch.cat(shown), captions=captions))
+    plotting.save_png(args.out, plotting.grid(torch.cat(made), captions=captions))
     print(f"wrote {shown(args.out)}: {args.count} in {seconds:.1f} s ({args.method}, {args.steps} steps)")
     return 0
 

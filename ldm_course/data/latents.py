@@ -44,6 +44,7 @@ class Latents:
 
     def subset(self, indices: Tensor) -> Latents:
         """The latents at `indices`, int64 (M,), in that order, with their labels; one may be there several times."""
+        indices = torch.as_tensor(indices)
         labels = None if self.labels is None else self.labels[indices]
         told = fingerprint(self.fingerprint, indices)
         return replace(self, mean=self.mean[indices], std=self.std[indices], labels=labels, fingerprint=told)
@@ -70,6 +71,8 @@ def encode_pictures(
     check(Count, batch_size, "batch_size")
     if not (isinstance(autoencoder, Autoencoder) and isinstance(pictures, Pictures)):
         raise ValueError(f"got {describe(autoencoder)} and {describe(pictures)}; expected an Autoencoder and Pictures")
+    if not len(pictures):
+        raise ValueError("got no pictures to encode; expected one or more")
     told = fingerprint(*autoencoder.state_dict().values(), pictures.fingerprint)
 
     def make() -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -200,8 +200,8 @@ def open_picture(path: Path, over: str = "white") -> Image.Image:
     """One file, upright, what is transparent `over` a colour, in RGB of 8 bits. ValueError: it is no picture that
     Pillow can read, or its values need more than 16 bits."""
     try:
-        with warnings.catch_warnings(), Image.open(readable(path), formats=FORMATS) as opened:
-            warnings.simplefilter("ignore")  # of large pictures, and of torn notes beside them, which are not used
+        # warnings are of large pictures, and of torn notes beside them, which are not used
+        with warnings.catch_warnings(action="ignore"), Image.open(readable(path), formats=FORMATS) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode == "F":
                 raise ValueError("its values are floating-point; save it with 8 or 16 bits")

@@ -121,8 +121,9 @@ class _Words:
         return None
 
     def refuse(self, expected: str) -> NoReturn:
-        found = f"cannot read “{' '.join(self.left)}”" if self.left else "it ends too early"
-        raise ValueError(f"the prompt “{self.prompt}”: {found}; expected {expected}")
+        prompt, left = (text if len(text) < 100 else f"{text[:100]} …" for text in (self.prompt, " ".join(self.left)))
+        found = f"cannot read “{left}”" if left else "it ends too early"
+        raise ValueError(f"the prompt “{prompt}”: {found}; expected {expected}")
 
 
 def held_out(scene: Scene | Prompt) -> bool:

@@ -100,7 +100,7 @@ class Schedule:
         ValueError; the values of a tensor t are not looked at, since that would make the GPU wait.
         """
         if not isinstance(t, Tensor):
-            if not 0 <= t < self.T:
+            if not (hasattr(t, "__index__") and 0 <= t < self.T):
                 raise ValueError(f"t={t} is not an index of this schedule; expected 0 to {self.T - 1}")
             return self.signal_scale[t].item(), self.noise_scale[t].item()
         shaped(t, "t, one index for each picture", "int64", len(like))
@@ -256,6 +256,8 @@ def check_invertible(schedule: Schedule, prediction: str, clip_x0: bool) -> None
 
     At the last index the cosine schedule leaves a signal of 5e-5 and a flow 1e-6; linear ones leave 6e-3 and 7e-2.
     """
+    if not isinstance(schedule, Schedule):
+        raise ValueError(f"schedule={schedule!r:.40}; expected a Schedule, as make_schedule gives it")
     one = torch.ones(1, dtype=torch.float64)
     gain = to_x0(one, 0 * one, schedule.T - 1, schedule, prediction).abs().item()
     if not clip_x0 and not gain <= LARGEST_GAIN:

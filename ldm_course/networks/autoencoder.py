@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import Positive, check, shaped
+from ..checks import Count, Positive, check, shaped
 from ..config import AutoencoderConfig
 from .layers import Attention, Downsample, MidBlock, ResnetBlock, Upsample
 from .quantise import Codebook, Coded
@@ -171,7 +171,7 @@ class Autoencoder(nn.Module):
     def reconstruct(self, x: Tensor, batch_size: int = 64) -> Tensor:
         """Pictures `(N, 3, H, W)` in [-1, 1], decoded from the means of their posteriors and clipped to [-1, 1]; a part
         at a time, the result where x is. ValueError: values that are far outside of [-1, 1]."""
-        device, parts = self.latent_scale.device, _as_pictures(x).split(batch_size)
+        device, parts = self.latent_scale.device, _as_pictures(x).split(check(Count, batch_size, "batch_size"))
         parts = [self.decode(self.encode(part.to(device)).z_mean).to(x.device) for part in parts]
         return torch.cat(parts).clamp(-1, 1)
 

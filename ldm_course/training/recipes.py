@@ -99,6 +99,10 @@ def denoiser_trainer(
     """
     if not isinstance(data, (Pictures, Latents)):
         raise ValueError(f"data is a {type(data).__name__}; expected Pictures or Latents")
+    if not len(data):
+        raise ValueError("data is empty; expected one picture or more")
+    if captions is not None and text is None and encoder is None:
+        raise ValueError("captions without text or encoder, which say how they are to be read; give one")
     if config.flip and isinstance(data, Latents):
         raise ValueError("a mirrored latent is not the latent of the mirrored picture; leave flip out for latents")
     check_invertible(schedule, prediction, clip_x0=not isinstance(data, Latents))

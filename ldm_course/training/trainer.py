@@ -206,6 +206,8 @@ class Trainer:
 
         `every=(n, f)` calls f(self) each n steps; its time is not counted. `show` draws a progress bar.
         """
+        if every is not None:
+            check(Several, every[0], "every")
         with self.kept_if_interrupted():
             return self._run(until, until_seconds, every, show, label)
 

@@ -212,6 +212,14 @@ def test_other_files_than_pictures_are_not_read_as_such(tmp_path):
         load_data(folder, 8), load_data(folder, 8, "test")
 
 
+def test_what_pillow_warns_of_is_not_told_in_its_words(tmp_path, monkeypatch):
+    folder = pictures(tmp_path / "f", "a.png", "b.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 63)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sum(len(load_data(folder, 8, split)) for split in ("train", "test")) == 2
+
+
 def test_letters_that_the_font_lacks_are_one_note(capsys):
     pictures("f", *(f"{kind}/{i}.png" for kind in ("猫", "🐶") for i in range(8)))
     words = ["train", "pixel", "--data", "f", "--size", "8", "--batch-size", "8", "--steps", "1"]
