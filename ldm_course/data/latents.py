@@ -102,5 +102,7 @@ def _encoded(autoencoder: Autoencoder, pictures: Pictures, batch_size: int, show
         stds.append((autoencoder.latent_scale * (0.5 * posterior.z_logvar).exp()).cpu())
     tensors = {"mean": torch.cat(means), "std": torch.cat(stds)}
     if not all_finite(tensors) or tensors["mean"].abs().max() > LARGEST:
-        raise ValueError("the latents are NaN, infinite or huge, so this autoencoder has failed; train it again")
+        raise ValueError(
+            f"the latents are NaN or infinite, or above {LARGEST:g}: this autoencoder has failed; train it again"
+        )
     return tensors

@@ -313,6 +313,8 @@ def _check(method, eta, variance, pairs, T, noise, stochastic, generator):
 
 def _check_guidance(condition, no_condition, guidance_scale):
     if guidance_scale != 1 and condition is None:
-        raise ValueError(f"guidance_scale={guidance_scale} and nothing is asked for; name a class or a text, or take 1")
+        raise ValueError(
+            f"guidance_scale={guidance_scale} without a condition, a class or a text; ask for one, or take 1"
+        )
     if guidance_scale != 1 and no_condition is None:
         raise ValueError(f"guidance_scale={guidance_scale} without no_condition; give what stands for 'nothing asked'")
