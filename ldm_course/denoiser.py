@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .checks import Count, Number, Several, check, describe, shaped
+from .checks import Count, Number, Several, check, describe, numbered, shaped
 from .data.pictures import to_float, to_uint8
 from .device import check_room, native_precision, out_of_memory
 from .diffusion import editing
@@ -129,7 +129,7 @@ class Denoiser:
 
     def labels(self, label: Label, count: int) -> Tensor | None:
         """Classes as int64 (count,) on the network's device. ValueError: there is no such class, or there are not
-        `count` numbers. (The numbers in a tensor are not looked at, since that would make a GPU wait.)"""
+        `count` numbers. (The numbers in a GPU's tensor are not looked at, since it would wait.)"""
         if label is None:
             return None
         if self.num_classes is None:
@@ -138,6 +138,8 @@ class Denoiser:
             label = torch.tensor([self._number(one) for one in label], dtype=torch.int64)
         label = torch.full((count,), self._number(label)) if isinstance(label, (str, int)) else torch.as_tensor(label)
         shaped(label, "labels, one for each picture", "int64", count)
+        if label.device.type == "cpu":
+            numbered(label, "labels", count, self.num_classes)
         return label.to(self.device)
 
     def classes_in_turn(self, count: int) -> Tensor | None:
@@ -184,7 +186,7 @@ class Denoiser:
     ) -> Tensor:
         """From noise (B, *space.shape) to samples like it, in the denoiser's space; `sampler` are the options of
         `samplers.sample`: steps, method, eta, generator, callback."""
-        noise = noise.to(self.device)
+        noise = noise.to(self.device).float()
         condition = self.condition(len(noise), label=label, prompt=prompt, negative_prompt=negative_prompt)
         return sample(self.predictor(condition, guidance_scale, guidance_interval), noise, self.schedule, **sampler)
 

@@ -81,10 +81,17 @@ CALLS = {
     "windows without a side": (lambda p: Crops((Pictures(GREY),), 0), "side=0; expected one or more"),
     "a set to redraw": (lambda p: DENOISER.redraw(Pictures(GREY), 0.5), "got a Pictures; expected a tensor of"),
     "a class that is none": (lambda p: DENOISER.generate(2, label=[0, 9], steps=1), "no class '9'; expected 0 to 2"),
+    "numbers of no classes": (
+        lambda p: DENOISER.sample(X, label=torch.tensor([0, 7]), steps=1),
+        "labels go from 0 to 7",
+    ),
     "steps that are none": (lambda p: DENOISER.generate(2, steps=float("nan")), "steps=nan; expected a whole number"),
     "endless steps": (lambda p: DENOISER.generate(2, steps=float("inf")), "steps=inf; expected a whole number"),
     "batches of nothing": (lambda p: DENOISER.invert(GREY[:2], batch_size=0), "batch_size=0; expected more than 0"),
-    "whole numbers for noise": (lambda p: DENOISER.sample(X.long(), steps=1), "noise: got an int64 tensor"),
+    "whole numbers for noise": (
+        lambda p: sample(lambda x, t: x, X.long(), COSINE, steps=1),
+        "noise: got an int64 tensor",
+    ),
     "noise of one for two": (lambda p: ddpm_step(X, X, 0.5, 0.6, X[:1]), r"noise: got .*\(1, 3, 8, 8\); expected"),
     "an eta above 1": (lambda p: ddim_step(X, X, 0.5, 0.6, 5.0, X), "eta=5.0; expected 1 or less"),
     "an eta that is none": (lambda p: ddim_step(X, X, 0.5, 0.6, float("nan")), "eta=nan; expected a finite number"),
@@ -121,6 +128,11 @@ def test_what_is_written_can_be_read(tmp_path, monkeypatch):
     save_denoiser(tmp_path / "m.safetensors", DENOISER, classes=("a", "b", "c"), data="scenes")
     assert load_denoiser("~/m.safetensors").classes == ["a", "b", "c"]
     assert isinstance(load_model("~/m.safetensors")[0], UNet)
+
+
+def test_noise_of_any_precision_is_taken():
+    noise = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    assert torch.equal(DENOISER.sample(noise, steps=2), DENOISER.sample(noise.float(), steps=2))
 
 
 def test_numpys_whole_numbers_are_steps():

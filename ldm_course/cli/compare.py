@@ -9,7 +9,7 @@ from pathlib import Path
 from ..checks import Positive, Seed, number
 from ..lab import profiles, report
 from ..lab.compare import compare as run
-from .options import apart, named, which_data
+from .options import apart, run_folder, which_data
 
 
 def compare_options(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,9 @@ def compare_options(parser: argparse.ArgumentParser) -> None:
         "--budget", type=number(Positive), help="seconds of training for each space, the autoencoder included"
     )
     parser.add_argument("--seed", type=number(Seed), default=0)
-    parser.add_argument("--out", type=named, default=Path("runs/compare"), help="folder for record, weights, report")
+    parser.add_argument(
+        "--out", type=run_folder, default=Path("runs/compare"), help="folder for record, weights, report"
+    )
 
 
 def compare(args: argparse.Namespace) -> int:

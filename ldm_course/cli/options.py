@@ -75,9 +75,14 @@ def named(text: str) -> Path:
     if "://" in text or "$" in text:
         what = "an address" if "://" in text else "a name with a shell variable in it, which nobody has filled in"
         raise argparse.ArgumentTypeError(f"{text} is {what}; name a place on this machine")
-    if not is_text(text):
-        raise argparse.ArgumentTypeError("a name with bytes that are no text, which weights cannot be read from")
     return _expanded(text)
+
+
+def run_folder(text: str) -> Path:
+    """The type of an option that names a folder to write weights into, which can be read from no other names."""
+    if not is_text(text):
+        raise argparse.ArgumentTypeError(f"{text} has bytes that are no text, so weights could not be read from it")
+    return named(text)
 
 
 def file(text: str) -> Path:

@@ -14,7 +14,7 @@ from ..lab import profiles
 from ..lab.claims.ledger import as_text
 from ..lab.records import list_records
 from ..lab.reference import collect, find, run_stages, status
-from .options import named
+from .options import run_folder
 
 
 def reference_options(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def reference_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--profile", help="whose sizes to take (default: reference with a GPU, cpu without)")
     parser.add_argument(
-        "--out", type=named, default=Path("runs/reference"), help="folder for records, weights and states"
+        "--out", type=run_folder, default=Path("runs/reference"), help="folder for records, weights and states"
     )
     one.add_argument(
         "--publish", action="store_true", help="also put records, and small weights, into the course's own"

@@ -14,7 +14,7 @@ from ..files import at_work_in, shown
 from ..lab import profiles
 from ..lab.records import slug
 from ..lab.runs import AutoencoderRun, ClipRun, DenoiserRun, check_name, train_run, with_classes
-from .options import apart, file, named, which_data
+from .options import apart, file, run_folder, which_data
 
 DENOISERS = ("pixel", "latent", "text2image")
 ONLY = {  # options that some kinds of training know: which kinds, and what holds where nothing is said
@@ -66,7 +66,7 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tensorboard", action="store_true", help="write loss curves for TensorBoard")
     parser.add_argument("--name", help="of the checkpoint and its record (default: DATA-SIZE-WHAT)")
-    parser.add_argument("--out", type=named, help="folder of the run (default: runs/NAME)")
+    parser.add_argument("--out", type=run_folder, help="folder of the run (default: runs/NAME)")
     parser.add_argument(
         "--publish", action="store_true", help="also put the weights, in half precision, into checkpoints/"
     )

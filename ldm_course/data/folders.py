@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import warnings
@@ -9,17 +10,24 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
 from tqdm import tqdm
 
 from ..files import shown
 
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # of these, as Pillow calls them
 
 
 class LeftOut(UserWarning):
     """Something in a folder of pictures is not used: how many, an example, and why."""
+
+
+@functools.cache
+def formats() -> list[str]:
+    """What Pillow reads, whatever a file is called; but EPS, for which it would run another program on the file."""
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]
 
 
 def natural(name: str) -> list[str | int]:

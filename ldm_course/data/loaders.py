@@ -24,7 +24,7 @@ from ..device import check_room
 from ..files import expanded, named_folder, readable, reason, shown, written_whole
 from . import emoji, scenes
 from .arrays import as_pictures, contents, labelled, read
-from .folders import FORMATS, SUFFIXES, left_out, natural, pictures_below, tell, tell_shadowed
+from .folders import SUFFIXES, formats, left_out, natural, pictures_below, tell, tell_shadowed
 from .pictures import Pictures
 
 TEST_FRACTION = 0.1
@@ -201,7 +201,7 @@ def open_picture(path: Path, over: str = "white") -> Image.Image:
     Pillow can read, or its values need more than 16 bits."""
     try:
         # warnings are of large pictures, and of torn notes beside them, which are not used
-        with warnings.catch_warnings(action="ignore"), Image.open(readable(path), formats=FORMATS) as opened:
+        with warnings.catch_warnings(action="ignore"), Image.open(readable(path), formats=formats()) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode == "F":
                 raise ValueError("its values are floating-point; save it with 8 or 16 bits")
