@@ -283,6 +283,11 @@ def pretrained_names() -> list[str]:
     return [name for name, path in _shipped().items() if _kind(path) in DENOISERS]
 
 
+def broken() -> list[Path]:
+    """The course's checkpoints that cannot be read."""
+    return [path for path in _shipped().values() if _kind(path) is None]
+
+
 def _shipped() -> dict[str, Path]:
     """The course's checkpoints by name: that of the file, less the stage's `denoiser-` and the kind of machine at its
     end; of several, the largest machine's."""

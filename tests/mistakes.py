@@ -142,7 +142,6 @@ MISTAKES = (
     Mistake("data --data bytes.npz", "bytes.npz: classes are |S1 of shape (2,); expected a list of names"),
     Mistake("data --data objects.npz", "save text by .astype(str)"),
     Mistake("gallery --out new", "no networks to draw with in"),
-    Mistake("claims", "there are no records in"),
     Mistake("reference --status --out text.safetensors", "--out text.safetensors is no folder"),
     Mistake("reference --status --minutes 3", "--minutes is of training, and --status and --collect train nothing"),
     Mistake("train pixels --steps 1", "error: invalid choice: 'pixels' (choose from"),

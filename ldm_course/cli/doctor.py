@@ -25,12 +25,17 @@ def doctor(args: argparse.Namespace) -> int:
         files = hub.weight_files(hub.located(hub.AUTOENCODER, "vae"))
         return f"{hub.AUTOENCODER}, {sum(file.stat().st_size for file in files) / 2**20:.0f} MiB"
 
+    def shipped() -> str:
+        if broken := checkpoints.broken():
+            raise ValueError(f"{broken[0]} cannot be read; restore it")
+        return ", ".join(checkpoints.pretrained_names()) or "none yet"
+
     checks = {
         "packages": installed,
         "machine": hardware,
         "emoji": lambda: f"{len(load_data('emoji', 32))} training pictures",
         "features": lambda: f"{sum(p.numel() for p in efficientnet_lite0().parameters()):,} weights",
-        "checkpoints": lambda: ", ".join(checkpoints.pretrained_names()) or "none yet",
+        "checkpoints": shipped,
         "cifar10": lambda: (
             f"{len(load_data('cifar10', 32, limit=1))} of its pictures could be read"
             if cifar10_is_here()

@@ -87,5 +87,8 @@ def say(line: str) -> None:
     tqdm = sys.modules.get("tqdm")
     for bar in list(getattr(getattr(tqdm, "tqdm", None), "_instances", ())):
         bar.close()
-    with contextlib.suppress(OSError):  # a full disk, which the exit status tells of
+    try:
         print(line, file=sys.stderr, flush=True)
+    except OSError:  # a full disk; the exit status is to tell of it, and not of what is left to be written
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -264,7 +264,8 @@ def sample(
 
     Raises ValueError for `steps` outside 1..T, a guess unlike xt, and arguments unknown or that do not go together.
     """
-    pairs = path(schedule.T, steps) if isinstance(steps, (int, float, np.number)) else list(steps)
+    steps = steps.item() if isinstance(steps, (np.number, Tensor)) else steps
+    pairs = path(schedule.T, steps) if isinstance(steps, (int, float)) else list(steps)
     stochastic = method == "ddpm" or eta > 0
     _check(method, eta, variance, pairs, schedule.T, noise, stochastic, generator)
 

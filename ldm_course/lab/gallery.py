@@ -6,12 +6,14 @@ They were trained for longer than a reader has; the page "On your machine" shows
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from .. import checkpoints
+from ..data.folders import LeftOut
 from ..denoiser import Denoiser
 from ..device import computed_in, default_device
 from ..files import check_free, home, writable_folder, written_whole
@@ -59,6 +61,8 @@ def trained(d: Denoiser) -> str:
 def gallery(out: str | Path, names: list[str] | None = None, count: int = 32, steps: int = STEPS) -> Path:
     """Draws with every shipped denoiser, or with those of these `names`; writes a picture of each and `gallery.md` into
     the folder `out`, and returns the latter's path. ValueError: no such network, or `out` takes no files."""
+    for path in [] if names else checkpoints.broken():
+        warnings.warn(f"{path} cannot be read, and is left out; restore it", LeftOut, stacklevel=2)
     out, names = writable_folder(out), names or checkpoints.pretrained_names()
     if not names:
         raise ValueError(

@@ -242,6 +242,12 @@ def train_run(
             plotting.save_png(out / "samples" / f"{step:07d}.png", plotting.grid_image(run.pictures(), 8, scale=2))
 
     asked = planned_steps(trainer.config)
+    if (record := out / f"{name}.json").is_file() and trainer.progress.step == 0 and asked is not None:
+        if (learnt := load_record(name, out)["results"].get("steps", 0)) > asked:
+            raise ValueError(
+                f"{record} is of {learnt} steps, whose state is gone, and {asked} are asked for; choose another name "
+                "or folder, or ask for as many"
+            )
     if asked is not None and trainer.progress.step >= asked and trainer.accelerator.is_main_process:
         print(f"{name} has learnt for {trainer.progress.step} steps already, and {asked} are asked for: none is added")
     progress = trainer.run(every=(sample_every, grid), show=True, label=name)

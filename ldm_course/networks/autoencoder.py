@@ -115,7 +115,7 @@ class Decoder(nn.Module):
 
 
 def _as_pictures(x: Tensor) -> Tensor:
-    if x.numel() and x.abs().amax() > 10:
+    if x.numel() and not x.is_meta and x.abs().amax() > 10:
         raise ValueError(f"values go from {x.amin():g} to {x.amax():g}; pictures are in [-1, 1], as to_float has them")
     return x
 

@@ -420,8 +420,8 @@ class Trainer:
         mend = "delete it to start this run afresh"
 
         def unreadable(error: Exception) -> ValueError:
-            reason = " ".join(str(error).split())
-            return error if mend in reason else ValueError(f"{path} cannot be read ({reason}); {mend}")
+            reason = " ".join(str(error).split()).removesuffix(f"; {mend}")
+            return ValueError(f"{path} cannot be read ({reason}); {mend}")
 
         try:
             tensors, meta = load_tensors(path, mend)

@@ -369,6 +369,34 @@ def test_a_run_that_is_longer_already_says_so(capsys):
     assert "x has learnt for 2 steps already, and 1 are asked for: none is added" in capsys.readouterr().out
 
 
+def test_a_shorter_run_does_not_replace_a_longer_one_whose_state_is_gone(capsys):
+    words = ["train", "pixel", *TINY, "--name", "x", "--out", "x", "--steps"]
+    assert main.main([*words, "3"]) == 0
+    Path("x/state.safetensors").unlink()
+    before = Path("x/x.safetensors").read_bytes()
+    assert "x/x.json is of 3 steps, whose state is gone, and 2 are asked for" in refused(capsys, *words, 2)
+    assert Path("x/x.safetensors").read_bytes() == before
+    assert main.main([*words, "3"]) == 0 and Path("x/x.safetensors").read_bytes() == before
+
+
+def test_a_home_without_records_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LDM_HOME", str(tmp_path))
+    assert main.main(["claims"]) == 0
+    assert f"note: there are no records in {tmp_path}; point LDM_HOME to" in capsys.readouterr().err
+
+
+def test_a_shipped_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LDM_HOME", str(tmp_path))
+    for name in ("records", "checkpoints"):
+        (tmp_path / name).mkdir()
+    denoiser(tmp_path / "checkpoints" / "good.safetensors")
+    (tmp_path / "checkpoints" / "bad.safetensors").write_bytes(b"torn")
+    assert main.main(["gallery", "--count", "2", "--steps", "1"]) == 0
+    assert "bad.safetensors cannot be read, and is left out; restore it" in capsys.readouterr().err
+    main.main(["doctor"])
+    assert "FAIL  checkpoints: " in capsys.readouterr().out
+
+
 def test_the_same_pictures_elsewhere_are_the_same(capsys):
     folder = pictures("f", *(f"{i}.png" for i in range(12)))
     words = ["train", "pixel", "--size", 8, "--batch-size", 4, "--name", "x", "--out", "x", "--data"]
