@@ -68,11 +68,27 @@ def orders(record: Record) -> Figure:
     x, y = [q["kd_e"] for q, _, _ in of], [q["kd_e"] for _, q, _ in of]
     bars = {f"{side}err": [2 * pair[i]["kd_e_error"] for pair in of] for i, side in enumerate("xy")}
     axes.errorbar(x, y, fmt="o", color=plotting.LATENT, ms=5, lw=1, capsize=2, **bars)
-    for at, name in zip(zip(x, y), [name for *_, name in of]):
-        axes.annotate(name, at, (6, 4), textcoords="offset points", fontsize=8)
     axes.set(xlabel="KD-E of what is rebuilt, lower is better", ylabel="KD-E of what is drawn")
     axes.margins(x=0.15)
+    _name(axes, {name: at for at, (*_, name) in zip(zip(x, y), of)})
     return figure
+
+
+def _name(axes: plt.Axes, points: Mapping[str, tuple[float, float]], letter: float = 4.5, high: float = 10) -> None:
+    """Each point's name at its right or, where that would touch another's, at its left; and as far up as it must."""
+    axes.figure.draw_without_rendering()  # which places the axes
+    taken: list[tuple[float, float, float]] = []  # of names, in points: centre, half the width, height
+    for name, at in sorted(points.items(), key=lambda item: item[1][1]):
+        (x, y), half = axes.transData.transform(at) * 72 / axes.figure.dpi, letter * len(name) / 2
+        places = [(side, side * (6 + half), up) for up in range(2, 60, 3) for side in (1, -1)]
+        side, aside, up = next(
+            (side, aside, up)
+            for side, aside, up in places
+            if all(abs(x + aside - a) >= half + b or abs(y + up - c) >= high for a, b, c in taken)
+        )
+        taken.append((x + aside, half, y + up))
+        look = {"textcoords": "offset points", "fontsize": 8, "ha": "left" if side > 0 else "right"}
+        axes.annotate(name, at, (6 * side, up), **look)
 
 
 def relative_power(power: Tensor, size: int) -> Tensor:
