@@ -189,10 +189,16 @@ def _moved(file: Path, to: Path) -> None:
 @contextmanager
 def _new_folder(parent: Path) -> Iterator[Path]:
     """An empty folder in `parent`, which goes at the end, as do those that dead processes left there."""
-    parent.mkdir(parents=True, exist_ok=True)
-    swept(parent)
-    # of which machine and process it is, so that what a dead one left can be told
-    folder = Path(tempfile.mkdtemp(prefix=f".new-{_MACHINE}-{os.getpid()}-", dir=parent))
+    prefix = f".new-{_MACHINE}-{os.getpid()}-"  # whose it is, so that what a dead process left can be told
+    for last in (False, False, True):
+        parent.mkdir(parents=True, exist_ok=True)
+        swept(parent)
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            break
+        except FileNotFoundError:  # another process that tried the parent as well has just removed it
+            if last:
+                raise
     try:
         yield folder
     finally:

@@ -273,6 +273,20 @@ def test_a_folder_is_tried_and_left_as_it_was(tmp_path):
     assert names(tmp_path) == [".arriving", "file"]
 
 
+def test_a_folder_that_another_process_tries_too_is_made_again(tmp_path, monkeypatch):
+    make, asked = files.tempfile.mkdtemp, []
+
+    def removed(prefix, dir):
+        asked.append(dir)
+        if len(asked) == 1:
+            dir.rmdir()
+        return make(prefix=prefix, dir=dir)
+
+    monkeypatch.setattr(files.tempfile, "mkdtemp", removed)
+    writable_folder(tmp_path / "a")
+    assert len(asked) == 2 and names(tmp_path) == []
+
+
 def test_one_run_at_a_time_is_at_work_in_a_folder(tmp_path):
     ask = f"""if True:
         from ldm_course.files import at_work_in
