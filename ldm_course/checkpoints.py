@@ -152,7 +152,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
     path = expanded(path)
     settled(path.parent)
     if not path.is_file():
-        ours = f"; the course's own of that name is {_shipped()[str(path)]}" if str(path) in _shipped() else ""
+        shipped = _shipped().get(str(path))
+        ours = f"; the course's own of that name is {shipped}" if shipped else ""
         raise ValueError(f"{path}: no such checkpoint; expected a .safetensors file that this course wrote{ours}")
     state, text = load_tensors(path)
     try:

@@ -38,8 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         return _stopped(str(stopped), interrupts.seen or signal.SIGINT)
     except BrokenPipeError:  # whoever read the output has seen enough, as `head` has
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mishaps.silence(sys.stdout)
         return 141
     except Exception as error:
         if interrupts.seen:  # what some libraries make of an interrupt

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+from typing import TextIO
 
 DEVICE = re.compile(r"\b(CUDA|cuDNN|CUDNN|cuBLAS|CUBLAS|NCCL|NVML|MPS|HIP)\b")
 DISK = {
@@ -89,6 +90,11 @@ def say(line: str) -> None:
         bar.close()
     try:
         print(line, file=sys.stderr, flush=True)
-    except OSError:  # a full disk; the exit status is to tell of it, and not of what is left to be written
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    except OSError:  # a full disk; the exit status is to tell of it
+        silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """What is left to be written to a stream that takes no more is thrown away, so that Python can end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
