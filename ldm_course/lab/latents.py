@@ -14,6 +14,7 @@ from torch import Tensor
 from ..page import plotting
 from ..page.numbers import kd_e
 from .claims import ch9_whats_next
+from .claims.both_spaces import word
 from .claims.verdicts import rules
 from .figures import stored_rows
 from .stages.latents import NEAR, REBUILT, SHOWN
@@ -43,12 +44,26 @@ def autoencoders(record: Record) -> Table:
     body = []
     for row in record["results"]["rows"]:
         rebuilt, of = row["reconstruction"], row["latents"]
-        fine = f"{of['fine_share'] / of['fine_share_of_pictures']:.1f}x"
         kd = [kd_e(q) for q in (rebuilt["quality"], row["quality"])]
         shape = " × ".join(map(str, row["shape"]))
         half = f"{of['smoothness']['half the size']:.2f}"
-        body.append([row["method"], shape, f"{rebuilt['psnr']:.1f} dB", kd[0], fine, half, kd[1]])
+        body.append([row["method"], shape, f"{rebuilt['psnr']:.1f} dB", kd[0], _fine(row), half, kd[1]])
     return ["", "shape", "PSNR", "KD-E, rebuilt", "fine waves", "halved", "KD-E, drawn"], body
+
+
+def _fine(row: Mapping) -> str:
+    """The share of fine waves in the latents, as a multiple of the pictures' own."""
+    return f"{row['latents']['fine_share'] / row['latents']['fine_share_of_pictures']:.1f}x"
+
+
+def budget(record: Record) -> str:
+    """What each autoencoder and each denoiser was trained on, in a sentence."""
+    r = record["results"]
+    crops = f"{r['crops']:,} crops ({r['crops'] / r['data']['train']:.1f} of a picture)"
+    return (
+        f"One training each: an autoencoder on {crops}, a denoiser on {r['images']:,} pictures "
+        f"({r['epochs']:.0f} epochs)."
+    )
 
 
 def ranks(record: Record) -> Table:
@@ -129,15 +144,11 @@ def spectra(record: Record, names: Sequence[str]) -> Figure:
 
 
 def sheet(record: Record, names: Sequence[str]) -> plotting.Picture:
-    """Held-out pictures, and for each of these autoencoders those rebuilt and others drawn, as a JPEG."""
+    """Unseen pictures, and for each of these autoencoders the first half of them rebuilt and as many drawn, a JPEG."""
     stored = {key.partition(":")[0]: row for key, row in stored_rows(record).items()}
-    rows = {name: stored[name] for name in ("held-out pictures", *names)}
-    words, none = [], [""] * (SHOWN - 2)
-    for name in rows:
-        words += (
-            [name, "rebuilt", *none, "drawn", "", *none] if name in names else [name, "", *none, "others", "", *none]
-        )
-    figure, file = plotting.grid(torch.cat(list(rows.values())), 2 * SHOWN, words, scale=1), io.BytesIO()
+    rows = {"unseen pictures": stored["held-out pictures"]} | {name: stored[name] for name in names}
+    above = ["rebuilt"] * SHOWN + ["drawn"] * SHOWN
+    figure, file = plotting.named_rows(rows, above, scale=1), io.BytesIO()
     figure.savefig(file, format="jpeg", dpi=1.5 * figure.dpi, pil_kwargs={"quality": 80})
     width = round(1.5 * figure.dpi * figure.get_figwidth())
     return plotting.Picture(file.getvalue(), width, "Held-out pictures; rebuilt and drawn: " + ", ".join(names))
@@ -151,21 +162,30 @@ def extremes(record: Record) -> dict[str, dict]:
 def in_a_minute(record: Record) -> str:
     """What the run says of the two orders, in three sentences."""
     r, ends = record["results"], extremes(record)
-    rank = r["ranks"]["drawn"][REBUILT]
-    return (
-        f"Of {len(r['rows'])} autoencoders, all trained on as many crops, the order in which they rebuild pictures and "
-        f"the order in which one denoiser draws in their latents {agreement(rank)}. "
-        f"Best rebuilt is *{ends['best rebuilt']['method']}* (KD-E {_kd(ends['best rebuilt'])}), best drawn "
-        f"*{ends['best drawn']['method']}* ({_kd(ends['best drawn'])})."
-    )
+    rebuilt, drawn = ends["best rebuilt"], ends["best drawn"]
+    said = f"Of {len(r['rows'])} autoencoders, all trained on equally many crops, *{rebuilt['method']}* rebuilds best"
+    if rebuilt["method"] == drawn["method"]:
+        said += " and is the best to draw in"
+    else:
+        said += f" ({_values(rebuilt)}), and *{drawn['method']}* is the best to draw in ({_values(drawn)})"
+    return f"{said}. The order of what is rebuilt and that of what is drawn {_word(r['ranks']['drawn'][REBUILT])}."
+
+
+def _values(row: Mapping) -> str:
+    return f"{' × '.join(map(str, row['shape']))} values"
+
+
+def _word(rank: Mapping[str, float]) -> str:
+    """Whether two orders agree, by `rank_correlation` and the ledger's `chance`."""
+    if rank["chance"] > rules.chance:
+        return "cannot be told to agree or to disagree"
+    return "agree" if rank["tau"] > 0 else "are opposed"
 
 
 def agreement(rank: Mapping[str, float]) -> str:
-    """Whether two orders agree, by `rank_correlation` and the ledger's `chance`, with the numbers."""
-    number = f"(Kendall's tau {rank['tau']:+.2f} ± {rank['error']:.2f})"
-    if rank["chance"] > rules.chance:
-        return f"cannot be said to agree or to disagree {number}: chance alone is as far from 0 in {rank['chance']:.0%}"
-    return f"{'agree' if rank['tau'] > 0 else 'are opposed'} {number}"
+    """Whether two orders agree, with the numbers."""
+    number = f"Kendall's tau {rank['tau']:+.2f} ± {rank['error']:.2f}"
+    return f"{_word(rank)} ({number}, as far from 0 by chance in {rank['chance']:.0%} of cases)"
 
 
 def best_guide(record: Record) -> str:
@@ -177,6 +197,28 @@ def best_guide(record: Record) -> str:
         f"{agreement(found[name])}."
     )
     return said if name == REBUILT else said + f" By “{CALLED[REBUILT]}” they {agreement(found[REBUILT])}."
+
+
+def against_the_lesson(record: Record) -> str:
+    """Whether what the page teaches of latents orders what is drawn in them, and how two autoencoders that each turn
+    one knob compare with the standard one, in sentences."""
+    ranks, rows = record["results"]["ranks"]["drawn"], {row["method"]: row for row in record["results"]["rows"]}
+    guides = {"fine waves": "fine share", "halving": "half the size", "a shift by a pixel": "one pixel"}
+    for_it = [name for name, key in guides.items() if _word(ranks[key]) == "agree"]
+    which = f"only {' and '.join(for_it)} order" if for_it else "none orders"
+    taus = ", ".join(f"{name} {ranks[key]['tau']:+.2f}" for name, key in guides.items())
+    said = [f"Of the page's own guides {which} what is drawn as the lesson has it (tau: {taus})."]
+    usual = rows["standard"]
+    for name in ("more KL", "equivariant"):
+        row = rows[name]
+        db = row["reconstruction"]["psnr"] - usual["reconstruction"]["psnr"]
+        how = word(usual["quality"], row["quality"])
+        kd = " against ".join(f"{of['quality']['kd_e']:.3f}" for of in (row, usual))
+        said.append(
+            f"*{name}* has {_fine(row)} of the pictures' share of fine waves, *standard* {_fine(usual)}; it rebuilds "
+            f"{abs(db):.1f} dB {'better' if db > 0 else 'worse'}, and what is drawn is {how} ({kd})."
+        )
+    return " ".join(said)
 
 
 def row_by_row(record: Record, names: Sequence[str]) -> list[str]:
@@ -195,10 +237,6 @@ def row_by_row(record: Record, names: Sequence[str]) -> list[str]:
     return said
 
 
-def _kd(row: Mapping) -> str:
-    return f"{row['reconstruction']['quality']['kd_e']:.3f} rebuilt, {row['quality']['kd_e']:.3f} drawn"
-
-
 def published() -> Figure:
     """rFID against gFID in two papers: plain autoencoders, and the same made easier to diffuse."""
     figure, panels = plotting.subplots(1, 2, figsize=(8.2, 3.6))
@@ -209,9 +247,9 @@ def published() -> Figure:
             look = {"color": plotting.NEUTRAL, "marker": "s"} if plain else {"color": plotting.LATENT, "marker": "o"}
             x, y = zip(*PUBLISHED[name].values())
             axes.plot(x, y, ls="-" if group == "f16" else "", label=name.split(", ")[1], **look)
-            for word, at in PUBLISHED[name].items():
-                place = {"xytext": (5, 5) if plain else (-5, -11), "ha": "left" if plain else "right"}
-                axes.annotate(word, at, textcoords="offset points", fontsize=8, color=look["color"], **place)
+            for called, at in PUBLISHED[name].items():
+                place = {"xytext": (6, 4), "ha": "left"} if plain else {"xytext": (0, -14), "ha": "center"}
+                axes.annotate(called, at, textcoords="offset points", fontsize=8, color=look["color"], **place)
         axes.set(title=title, xlabel="rFID of reconstructions", ylabel="gFID of what is drawn")
         axes.legend(fontsize=8)
         axes.margins(x=0.15, y=0.12)

@@ -39,7 +39,7 @@ def channel_spectra(z: Tensor) -> tuple[Tensor, Tensor]:
 def fine_share(z: Tensor) -> float:
     """The part of the variance, mean over channels, in waves finer than four positions: above H / 4 cycles a side.
 
-    White noise has in them as much as there are modes, some four fifths; pictures have little.
+    White noise has in them as much as there are modes, three quarters to four fifths; pictures have little.
     """
     power, modes = channel_spectra(z)
     fine = torch.arange(len(modes)) > z.shape[-1] / 4

@@ -10,7 +10,7 @@ from ldm_course.measure.ranks import rank_correlation
 
 
 def quality(kd_e):
-    return {"kd_e": kd_e, "kd_e_error": 0.01}
+    return {"kd_e": kd_e, "kd_e_error": 0.01, "n_generated": 1000}
 
 
 def row(name, rebuilt, drawn, side=8):
@@ -55,14 +55,29 @@ def test_a_row_for_each_and_a_cell_under_each_title():
 
 
 @pytest.mark.parametrize(
-    ("found", "word"), [(SAME, "agree "), (OPPOSITE, "are opposed"), (MIXED, "cannot be said")], ids=str
+    ("found", "word"),
+    [(SAME, "agree "), (OPPOSITE, "are opposed"), (MIXED, "cannot be told")],
+    ids=("same", "opposite", "mixed"),
 )
 def test_the_sentence_depends_on_the_numbers(found, word):
     rank = found["results"]["ranks"]["drawn"][REBUILT]
     assert latents.agreement(rank).startswith(word)
-    assert latents.agreement(rank) in latents.in_a_minute(found) and latents.agreement(rank) in latents.best_guide(
-        found
+    assert latents.agreement(rank) in latents.best_guide(found)
+    assert word.strip() in latents.in_a_minute(found)
+
+
+@pytest.mark.parametrize(
+    ("found", "guides"), [(SAME, "only fine waves"), (OPPOSITE, "none orders")], ids=("same", "opposite")
+)
+def test_the_lesson_is_held_against_the_run(found, guides):
+    rows = found["results"]["rows"]
+    named = {"standard": rows[2], "more KL": rows[0], "equivariant": rows[5]}
+    said = latents.against_the_lesson(
+        {"results": found["results"] | {"rows": [row | {"method": name} for name, row in named.items()]}}
     )
+    better, worse = ("better", "worse") if found is SAME else ("worse", "better")
+    assert guides in said and f"2.0 dB better, and what is drawn is {better}" in said
+    assert f"3.0 dB worse, and what is drawn is {worse}" in said
 
 
 def test_the_ends_are_named():
@@ -70,6 +85,14 @@ def test_the_ends_are_named():
     assert ends == {"best rebuilt": "no. 0", "worst rebuilt": "no. 5", "best drawn": "no. 5"}
     said = latents.row_by_row(record((0.1, 0.3), (0.2, 0.3)), ["no. 0", "no. 1"])
     assert "the denoiser's doing" in said[0] and "have half of it" in said[1]
+
+
+def test_the_budget_is_said():
+    results = {"crops": 12_000, "images": 72_000, "epochs": 20.2, "data": {"train": 3_000}}
+    assert latents.budget({"results": results}) == (
+        "One training each: an autoencoder on 12,000 crops (4.0 of a picture), a denoiser on 72,000 pictures "
+        "(20 epochs)."
+    )
 
 
 def test_white_noise_lies_at_one():

@@ -1,7 +1,7 @@
 """Latents beside pixels under one budget, wherever chapter 9 has both (C9.5).
 
-By KD-E, at equal counts of pictures. The first stage, which all of the course shares, is on no bill here; the decoder
-is on that of every picture.
+By KD-E, at equal counts of pictures. The first stage, which all of the course shares, is on no bill here, and
+`first_stage` says how large it is; the decoder is on that of every picture.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from ...page.numbers import si
 from ..records import NotRecorded
-from .learnt import SEEDS, Seeds, lacking, seeds_of
+from .learnt import SEEDS, Seeds, lacking, seeds_of, unlike
 from .verdicts import NOT_HERE, NOT_YET, Evidence, gain, rules
 
 BETTER, WORSE, ALIKE = "better", "worse", "not told apart"
@@ -73,9 +74,9 @@ class Compared:
 def compared(budget: str, pixel: Side, latent: Side, seeds: Seeds) -> Compared:
     """At one budget, with the scatter of the seeds.
 
-    Not testable here where pictures or seeds are too few; where what is ahead has a flaw, such as copies; and where
-    what is behind has been trained for less than `rules.epochs`, since it may be on its way. Two that cannot be told
-    apart must both have been trained for so long.
+    Not testable here where pictures or seeds are too few; where what is ahead has a flaw, such as copies, or pictures
+    that cover next to nothing of real ones; and where what is behind has been trained for less than `rules.epochs`,
+    since it may be on its way. Two that cannot be told apart must both be without flaw, and trained for so long.
     """
     found = word(pixel.quality, latent.quality, seeds.between(pixel.quality, latent.quality))
     ahead, behind = {
@@ -132,11 +133,22 @@ def word_of(setting: str, seen: Evidence) -> str:
     return NOT_YET if isinstance(found, str) else together(found)
 
 
+def first_stage(seen: Evidence) -> str:
+    """How large the bill is that the flows leave out, in a sentence; empty where it is not recorded."""
+    try:
+        r = seen.results(FLOW)
+    except NotRecorded:
+        return ""
+    first = r["first_stage"]["training_flops"]
+    most = max(of["training_flops"] for of in r["methods"].values())
+    return f"Its training took {si(first, 'FLOP')}, {first / most:.2g} times the dearest of the flows' networks."
+
+
 # The settings -------------------------------------------------------------------------------------------------------
 
 
 def _side(row: Mapping, epochs: float) -> Side:
-    return Side(row["quality"], epochs, row["quality"]["n_generated"])
+    return Side(row["quality"], epochs, row["quality"]["n_generated"], unlike(row["quality"]))
 
 
 def _few_steps(seen: Evidence, seeds: Seeds) -> list[Compared]:
@@ -158,21 +170,18 @@ def _few_steps(seen: Evidence, seeds: Seeds) -> list[Compared]:
 
 
 def _flow(seen: Evidence, seeds: Seeds) -> list[Compared]:
-    """Each kind of network on pixels, its best prediction at its most evaluations, against the best latent row that
-    costs no more, by `tie`, in training and for a picture."""
+    """Each kind of network on pixels, by the prediction that it has learnt best, the loss of all being one, against the
+    best latent row that costs no more, by `tie`, in training and for a picture; both by the sampler that both have."""
     r = seen.results(FLOW)
-    methods, rows = r["methods"], r["rows"]
-    most = max(row["evaluations"] for row in rows if row["space"] == "pixel")
+    methods, rows = r["methods"], [row for row in r["rows"] if row["sampler"] == "ddim"]
     found = []
     patches = dict.fromkeys(of["patch"] for of in methods.values() if of["space"] == "pixel")
     for patch in patches:
-        of_kind = [
-            row
-            for row in rows
-            if row["space"] == "pixel" and methods[row["method"]]["patch"] == patch and row["evaluations"] == most
-        ]
-        pixel = nearest(of_kind)
-        costs = [(1 + rules.tie) * pixel[name] for name in ("training_flops", "picture_flops")]
+        of_kind = {name: of for name, of in methods.items() if (of["space"], of["patch"]) == ("pixel", patch)}
+        learnt = min(of_kind, key=lambda name: of_kind[name]["loss"])
+        tried = [row for row in rows if row["method"] == learnt]
+        pixel = nearest(tried)
+        costs = [(1 + rules.tie) * max(row[cost] for row in tried) for cost in ("training_flops", "picture_flops")]
         latent = nearest(
             row
             for row in rows
@@ -193,7 +202,7 @@ def _video(seen: Evidence, seeds: Seeds) -> list[Compared]:
         for part in ("frames", "changes"):
             sides = []
             for row in (rows["pixel video"], rows[name]):
-                flaw = "its clips are copies" if copied(row) else ""
+                flaw = "its clips are copies" if copied(row) else unlike(row["quality"]["frames"])
                 count = r["data"]["frames"] * row["clips"]
                 sides.append(Side(row["quality"][part], row["epochs"], count, flaw))
             found.append(compared(f"equal {budget}, {part}", *sides, seeds))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,15 @@ def lacking(epochs: float, judged: Iterable[tuple[int, int]], seeds: int | None 
     if seeds is not None and seeds < rules.seeds:
         wrong.append(f"{seeds} seeds, where {rules.seeds:g} are asked for")
     return "; ".join(wrong)
+
+
+def unlike(judged: Mapping) -> str:
+    """What is missing for a verdict where what a network draws covers next to nothing of real pictures, by recall
+    (chapter 9); empty where it covers enough."""
+    share = judged["recall"] / judged["recall_real"]
+    if share >= rules.covered:
+        return ""
+    return f"what is drawn covers {share:.1%} of what real pictures do, where {rules.covered:.0%} is asked for"
 
 
 def epochs_of(*denoisers: dict) -> float:

@@ -39,6 +39,7 @@ class Rules:
     scatter: float = _rule(2.0, "standard errors beyond which two distances, counts or shares differ")
     half: float = _rule(0.5, "“most” is more than this part, “halved” less than it")
     epochs: float = _rule(20.0, "passes over the data before what a network draws is judged (the source: 100)")
+    covered: float = _rule(0.05, "recall, as a part of real pictures' own, below which what is drawn is not judged")
     pictures: float = _rule(1000.0, "pictures in each set, for a verdict on quality")
     pictures_slow: float = _rule(512.0, "the same where a sampler makes 1000 steps")
     seeds: float = _rule(3.0, "trainings of each space, before one space is called better")
