@@ -15,8 +15,8 @@ from ..files import place_of
 from ..measure.coherence import Mean
 from ..page import films, plotting
 from ..page.numbers import NONE, kd_e, plus_minus, si
+from .claims.both_spaces import BETTER, WORSE, copied, word
 from .claims.ch9_whats_next import apart
-from .claims.verdicts import gain
 from .tables import Record, Table
 
 REAL, MIXED = "encoded and decoded", "frames of different clips"
@@ -53,14 +53,16 @@ def film(shown: np.ndarray, alt: str, caption: str, *, most: int = 90_000, width
 
 def stored_film(record: Record, alt: str, caption: str, *, clips: int = 4, most: int = 150_000) -> HTML | None:
     """The film that a stage stored beside its record, of each row the first `clips`, as `film` shows it; where that is
-    too much for `most` bytes, as it was stored. None: it has stored none."""
+    too much for `most` bytes, as it was stored. The caption begins with the rows' names. None: it has stored none."""
     path, count = place_of("film", record["name"]), record["results"]["data"]["frames"]
     if not path.is_file():
         return None
     data = path.read_bytes()
     with Image.open(io.BytesIO(data)) as image:
         shown = np.stack(np.split(np.asarray(image.convert("RGB")), count, axis=1))
-    side = (shown.shape[1] + 2) // len(record["results"]["rows_of_the_film"])  # with the gap between pictures
+    names = record["results"]["rows_of_the_film"]
+    side = (shown.shape[1] + 2) // len(names)  # with the gap between pictures
+    caption = f"From the top: {'; '.join(names)}. {caption}"
     try:
         return film(shown[:, :, : clips * side - 2], alt, caption, most=most)
     except ValueError:
@@ -96,9 +98,7 @@ def coherence_table(record: Record, size: int = 64) -> Table:
     for name, row in rows_of(record, size).items():
         cells = [_cell(row["coherence"][m], m) for m in ("kept", "step", "bend", "flicker")]
         distances = [kd_e(row["quality"][part]) for part in ("frames", "changes")]
-        copied = row.get("copied")
-        share = f"{copied['share']:.0%} ± {copied['error']:.0%}" if copied else NONE
-        body.append([name, *cells, *distances, share])
+        body.append([name, *cells, *distances, _copied(row) if "copied" in row else NONE])
     head = [NAMES[m][0] for m in ("kept", "step", "bend", "flicker")]
     return ["", *head, "KD-E of frames", "KD-E of changes", "nearer to a training clip"], body
 
@@ -140,75 +140,92 @@ def signs_figure(record: Record) -> Figure:
 
 
 def in_a_minute(record: Record) -> str:
-    """Two sentences: what is kept and how the ground flickers, alone, drawn together, and really; and whether it
-    moves."""
+    """Two sentences: what is kept and how the ground flickers, alone, drawn together, and really; and how far what was
+    matched lies apart, which is how far things move only where most are kept."""
     rows = rows_of(record, 64)
     alone, video, real = (rows[name]["coherence"] for name in (ALONE, VIDEO, REAL))
     if None in (video["kept"]["mean"], video["step"]["mean"], real["step"]["mean"]):
         return "In the clips that were drawn here, the detector finds no things to follow."
     kept, flicker = ([of[name]["mean"] for of in (alone, video, real)] for name in ("kept", "flicker"))
-    moves = video["step"]["mean"] / real["step"]["mean"]
+    far = f"{video['step']['mean'] / real['step']['mean']:.1f} times as far"
     return (
-        f"Of the things in a frame, {kept[0]:.0%} are found again in the next one when frames are drawn alone, "
-        f"{kept[1]:.0%} when they are drawn together, and {kept[2]:.0%} in real clips; the ground flickers by "
-        f"{flicker[0]:.0f}, {flicker[1]:.0f} and {flicker[2]:.0f} grey levels. Things move, a frame, {moves:.1f} times "
-        "as far as in real clips."
+        f"Of the things in a frame, {kept[0]:.0%} are found again in the next one when frames are drawn alone "
+        f"(*{ALONE}*), {kept[1]:.0%} when they are drawn together (*{VIDEO}*), and {kept[2]:.0%} in real clips "
+        f"(*{REAL}*); the ground flickers by {flicker[0]:.0f}, {flicker[1]:.0f} and {flicker[2]:.0f} grey levels. "
+    ) + (
+        f"Drawn together, things move {far} a frame as in real clips."
+        if kept[1] > 0.5
+        else f"Drawn together, detections matched from frame to frame lie {far} apart as in real clips; since most "
+        "things are not found again, that is not how far they move."
     )
 
 
 def what_is_wrong(record: Record) -> str:
-    """A sentence for each row of the film, by its numbers."""
+    """A paragraph for each method on the film and for both networks of clips, by its numbers; it says which is not on
+    the film."""
     rows = rows_of(record, 64)
     of = {name: rows[name]["coherence"] for name in (REAL, MIXED, ALONE, STILL, VIDEO, ALIGNED)}
-    lost = 1 - of[REAL]["kept"]["mean"]
-    said = [
-        f"*Real clips, encoded and decoded*: all that is wrong is the first stage's doing, frame by frame; the "
-        f"detector loses {lost:.0%} of the things, and the ground flickers by {_flicker(of[REAL])}.",
-        f"*Images alone*: each frame may be good, and none belongs to the next; {of[ALONE]['kept']['mean']:.0%} of the "
-        f"things are found again, in frames of different real clips {of[MIXED]['kept']['mean']:.0%}.",
-        f"*One noise*: a still. It keeps {of[STILL]['kept']['mean']:.0%}, does not flicker, and does not move.",
-    ]
-    for name, words in ((VIDEO, "Drawn together, from scratch"), (ALIGNED, "Drawn together, from an image network")):
-        mine = of[name]
-        if mine["step"]["mean"] is None or mine["bend"]["mean"] is None:
-            said.append(f"*{words}*: no thing can be followed.")
-            continue
-        bend = mine["bend"]["mean"] / of[REAL]["bend"]["mean"]
-        copied = rows[name]["copied"]
-        too_near = copied["share"] - 0.5 > 2 * copied["error"]
-        said.append(
-            f"*{words}*: {mine['kept']['mean']:.0%} are kept, the tracks bend {bend:.1f} times as much as real ones, "
-            f"the ground flickers by {_flicker(mine)}, and "
-            + (
-                f"{copied['share']:.0%} are nearer to a training clip, so some are copies."
-                if too_near
-                else "they are no copies."
-            )
-        )
+    kept = {name: f"{found['kept']['mean']:.0%}" for name, found in of.items()}
+    said = {
+        REAL: f"what is wrong is the first stage's doing, frame by frame; {kept[REAL]} of the things are kept, and the "
+        f"ground flickers by {_flicker(of[REAL])}.",
+        ALONE: f"{_frames(rows, ALONE)}, and each is drawn without the others; {kept[ALONE]} of the things are kept, "
+        f"in *{MIXED}* {kept[MIXED]}.",
+        STILL: f"one frame of such a clip, {record['results']['data']['frames']} times. {kept[STILL]} are kept, and "
+        "nothing moves.",
+        VIDEO: _drawn_together(rows, VIDEO),
+        ALIGNED: _drawn_together(rows, ALIGNED),
+    }
+    film = record["results"]["rows_of_the_film"]
+    lines = [f"*{name}*{'' if name in film else ' (not on the film)'}: {words}" for name, words in said.items()]
     if apart(of[VIDEO]["kept"], of[ALIGNED]["kept"]):
         better = ALIGNED if of[ALIGNED]["kept"]["mean"] > of[VIDEO]["kept"]["mean"] else VIDEO
-        said.append(f"More things are kept by *{better}*, at as many frames seen.")
+        lines.append(f"More things are kept by *{better}*, after equally many frames.")
     else:
-        said.append("Where a network of clips begins makes no difference here that one could tell, in what is kept.")
-    return "\n\n".join(said)
+        lines.append("Where a network of clips begins makes no difference here that one could tell, in what is kept.")
+    return "\n\n".join(lines)
+
+
+def _drawn_together(rows: Mapping[str, Mapping], name: str) -> str:
+    mine, real = rows[name]["coherence"], rows[REAL]["coherence"]
+    if mine["step"]["mean"] is None or mine["bend"]["mean"] is None:
+        return f"{_frames(rows, name)}; no thing can be followed."
+    nearer = f"{_copied(rows[name])} nearer to a training clip"
+    return (
+        f"{_frames(rows, name)}; {mine['kept']['mean']:.0%} of the things are kept, tracks of what was matched bend "
+        f"{mine['bend']['mean'] / real['bend']['mean']:.1f} times as much as in real clips, the ground flickers by "
+        f"{_flicker(mine)}, and "
+        + (f"some are copies ({nearer})." if copied(rows[name]) else f"no copying could be seen ({nearer}).")
+    )
+
+
+def _frames(rows: Mapping[str, Mapping], name: str) -> str:
+    """How a method's frames, each by itself, stand beside real ones through the same first stage."""
+    mine, real = (rows[method]["quality"]["frames"] for method in (name, REAL))
+    worse = "" if word(real, mine) == WORSE else "not resolvably "
+    return f"frames are {worse}worse than real ones, decoded (KD-E {mine['kd_e']:.2f} against {real['kd_e']:.2f})"
 
 
 def _flicker(found: Mapping) -> str:
     return f"{found['flicker']['mean']:.1f} grey levels"
 
 
+def _copied(row: Mapping) -> str:
+    return f"{row['copied']['share']:.0%} ± {row['copied']['error']:.0%}"
+
+
 def which_space(record: Record) -> str:
     """Clips of 32 a side in latents against pixels, by KD-E of frames and changes, and what a clip costs in either."""
     rows = rows_of(record, 32)
     pixel, said = rows["pixel video"], []
-    for name, budget in (("latent video", "as many frames"), ("latent video of as many FLOPs", "as many FLOPs")):
+    for name, budget in (("latent video", "training frames"), ("latent video of as many FLOPs", "training FLOPs")):
         words = []
-        for part in ("frames", "changes"):
-            change = gain(pixel["quality"][part], rows[name]["quality"][part])
-            words.append(f"{part} {'not told apart' if change is None else 'nearer' if change > 0 else 'further'}")
-        said.append(f"after {budget}, {' and '.join(words)}")
+        for part, what in (("frames", "frames"), ("changes", "motion")):
+            found = word(pixel["quality"][part], rows[name]["quality"][part])
+            words.append(f"{found} {what}" if found in (BETTER, WORSE) else f"{what} {found} from pixels'")
+        said.append(f"after equally many {budget}, {' and '.join(words)}")
     ratio = pixel["clip_flops"] / rows["latent video"]["clip_flops"]
     return (
-        f"Latent clips, against pixel clips: {'; '.join(said)}. A latent clip costs {ratio:.1f} times fewer FLOPs, "
-        "decoding included."
+        f"Latents have, against pixels, by KD-E of frames and of changes (motion): {'; '.join(said)}. A latent clip "
+        f"costs {ratio:.1f} times fewer FLOPs, decoding included."
     )
