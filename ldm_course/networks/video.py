@@ -52,7 +52,8 @@ class TemporalAttention(nn.Module):
     """x + out(attention over the frames at each position of norm(x) + where in the clip a frame is).
 
     Feature maps `(B·F, C, H, W)`, clip by clip, the frames of a clip in order. The norm is over all frames of a clip: a
-    frame that is lighter than the others is seen to be. `out` begins at zero. Its cost grows with F², and with H·W.
+    frame that is lighter than the others is seen to be. `out` begins at zero. Its pairs grow with F², its projections
+    with F, both with H·W.
     """
 
     def __init__(self, channels: int, heads: int, groups: int, frames: int):
