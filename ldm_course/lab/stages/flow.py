@@ -72,7 +72,8 @@ def _pixel_dit(patch: int, prediction: str) -> Method:
     return Method(f"pixel DiT/{patch} predicting {prediction}", "pixel", patch, prediction=prediction)
 
 
-# each differs from one before it in one thing
+# from DDPM to a flow schedule, prediction and weights change; then the times, or the network; on pixels the DiT's
+# space, patch and prediction, among themselves patch or prediction
 METHODS = (
     _ddpm("latent"),
     Method("latent U-Net as a flow", "latent"),
