@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
@@ -13,6 +14,8 @@ from ..networks.dit import DiT
 from ..networks.unet import UNet
 from ..page import plotting
 from ..page.numbers import plus_minus, si
+from .claims import both_spaces, verdicts
+from .figures import stored_rows
 from .report import QUALITY_HEAD, quality
 from .tables import Record, Table
 
@@ -24,6 +27,13 @@ LOOKS = {  # of the methods in latents: line, marker
     "latent U-Net as a flow at logit-normal times": ("--", "D"),
     "latent DiT/2 as a flow": ("-.", "^"),
 }
+SHEET = {  # methods whose pictures tell something, and their names beside them
+    "latent U-Net as a flow": "latent U-Net as a flow",
+    **{f"pixel DiT/8 predicting {x}": f"pixel DiT/8: {says}" for x, (_, says) in PREDICTED.items()},
+    "pixel DiT/4 predicting u": "pixel DiT/4: u",
+    "pixel U-Net by DDPM": "pixel U-Net by DDPM",
+}
+COVERED = 1 / 20  # of the real pictures that real ones cover: what covers less has learnt almost nothing of them
 
 
 def networks(unet: UNetConfig | None = None, dit: DiTConfig | None = None) -> Table:
@@ -73,14 +83,15 @@ def methods(record: Record) -> Table:
 
 def samplers(record: Record) -> Figure:
     """KD-E of the methods in latents by evaluations of the network: Euler's method at the left, Heun's at the right,
-    with twice the standard error."""
-    figure, panels = plotting.subplots(1, 2, figsize=(7.6, 3.3), sharex=True, sharey=True)
+    with twice the standard error; each method a little further to the right, so that bars do not overlap."""
+    figure, panels = plotting.subplots(1, 2, figsize=(7.6, 3.8), sharex=True, sharey=True)
     for axes, (sampler, title) in zip(panels, {"ddim": "Euler's method, DDIM", "heun": "Heun's method"}.items()):
         for i, (method, (line, marker)) in enumerate(LOOKS.items()):
-            rows = [r for r in record["results"]["rows"] if (r["method"], r["sampler"]) == (method, sampler)]
-            x, y = ([r["evaluations"] for r in rows], [r["quality"]["kd_e"] for r in rows])
-            bars = [2 * (r["quality"].get("kd_e_error") or 0) for r in rows]
-            look = {"ls": line, "marker": marker, "ms": 4, "capsize": 2, "color": plotting.LATENT, "alpha": 1 - i / 6}
+            judged = _judged(record, method, sampler)
+            x, y = [n * 1.06 ** (i - 1.5) for n in judged], [q["kd_e"] for q in judged.values()]
+            bars = [2 * (q.get("kd_e_error") or 0) for q in judged.values()]
+            look = {"ls": line, "lw": 1.2, "marker": marker, "ms": 5, "capsize": 2, "elinewidth": 1}
+            look |= {"color": plotting.LATENT, "mfc": "white" if i % 2 else plotting.LATENT}
             axes.errorbar(x, y, bars, label=method.removeprefix("latent "), **look)
         axes.set(title=title, xlabel="calls of the network", xscale="log")
         ticks = sorted({r["evaluations"] for r in record["results"]["rows"] if r["sampler"] == "ddim"})
@@ -88,6 +99,68 @@ def samplers(record: Record) -> Figure:
     panels[0].set_ylabel("KD-E, lower is better")
     panels[1].legend(fontsize=7)
     return figure
+
+
+def _judged(record: Record, method: str, sampler: str) -> dict[int, Mapping]:
+    """How a method's pictures by that sampler were judged, by the evaluations of each, few first."""
+    rows = [row for row in record["results"]["rows"] if (row["method"], row["sampler"]) == (method, sampler)]
+    return {row["evaluations"]: row["quality"] for row in sorted(rows, key=lambda row: row["evaluations"])}
+
+
+def nearer(calls: Sequence[int], euler: Sequence[float], heun: Sequence[float]) -> str:
+    """At which numbers of calls Heun's samples end nearer to a path than Euler's, by a tenth or more, in a sentence."""
+    sides: dict[bool, list[int]] = {True: [], False: []}
+    for n, x, y in zip(calls, euler, heun, strict=True):
+        sides[y < 0.9 * x].append(n)
+    yes, no = (" and ".join(map(str, sides[side])) for side in (True, False))
+    if not yes:
+        return f"By distance to that path Heun's second call pays at none of {no} calls."
+    return f"By distance to that path Heun's second call pays at {yes} calls" + (f", and not at {no}." if no else ".")
+
+
+def second_call(record: Record) -> str:
+    """Where Heun's second call in each step pays by KD-E of the methods in latents, in a sentence: Euler's method and
+    Heun's with as many evaluations, or one fewer."""
+    lower: dict[int, list[float]] = {}
+    words: dict[int, set[str]] = {}
+    for method in LOOKS:
+        euler, heun = (_judged(record, method, sampler) for sampler in ("ddim", "heun"))
+        for n, q in euler.items():
+            other = heun[n if n in heun else n - 1]
+            lower.setdefault(n, []).append(q["kd_e"] - other["kd_e"])
+            words.setdefault(n, set()).add(both_spaces.word(q, other))
+    said = f"By KD-E of the {len(LOOKS)} networks in latents of the long run below, it pays"
+    if not any(both_spaces.BETTER in of for of in words.values()):
+        return f"{said} at no number of calls."
+    most = max(lower, key=lambda n: fmean(lower[n]))
+    alike = [str(n) for n, of in words.items() if of == {both_spaces.ALIKE}]
+    even = f", and makes no difference that can be told at {' and '.join(alike)}" if alike else ""
+    return f"{said} most at {most} calls: KD-E is lower by {_span(lower[most], 3)} there{even}."
+
+
+def what_calls_buy(record: Record) -> str:
+    """With how few calls Heun's method does what Euler's does with most, and what logit-normal times change with the
+    fewest and with most, by KD-E of the methods in latents, in two sentences."""
+    euler, heun = ({m: _judged(record, m, sampler) for m in LOOKS} for sampler in ("ddim", "heun"))
+    uniform, logit = (euler[name] for name in list(LOOKS)[1:3])
+    few, most = min(uniform), max(uniform)
+    words = {n: {m: both_spaces.word(euler[m][most], heun[m][n]) for m in LOOKS} for n in next(iter(heun.values()))}
+    enough = next((n for n in words if n < most - 1 and both_spaces.WORSE not in words[n].values()), None)
+    if enough is None:
+        said = f"With fewer calls Heun's method is behind Euler's with {most}."
+    else:
+        ahead = [m.removeprefix("latent ") for m, word in words[enough].items() if word == both_spaces.BETTER]
+        said = f"Heun's method with {enough} calls is nowhere behind Euler's with {most}"
+        said += f", and better for {' and '.join(ahead)}." if ahead else "."
+    times = [
+        f"{both_spaces.word(uniform[n], logit[n])} with {n} ({logit[n]['kd_e']:.3f} against {uniform[n]['kd_e']:.3f})"
+        for n in (few, most)
+    ]
+    return f"{said} Beside uniform times, by Euler's method, logit-normal ones are {' and '.join(times)} calls."
+
+
+def _span(values: Sequence[float], digits: int) -> str:
+    return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
 
 
 def _on_pixels(record: Record) -> dict[int, dict[str, str]]:
@@ -165,7 +238,7 @@ def what_patches_ask_for(record: Record) -> str:
     if best in unlearnt:
         first = PREDICTED[methods_of[best]["prediction"]][1]
         said.append(
-            f"**It puts {first} first, and the rows below say that it is wrong.** Features of what looks like no "
+            f"**It puts {first} first, and the pictures below say that it is wrong.** Features of what looks like no "
             "photograph lie nowhere near those of photographs, and their distances order nothing. Where all is bad, "
             "trust the loss and your eyes, and look before you quote a number."
         )
@@ -173,15 +246,12 @@ def what_patches_ask_for(record: Record) -> str:
 
 
 def in_a_minute(record: Record) -> str:
-    """What the run says of transformers with as many tokens in either space, in a sentence."""
-    rows, methods_of = last_rows(record), record["results"]["methods"]
+    """What the run says of large patches and of what is predicted, in a sentence."""
+    methods_of = record["results"]["methods"]
     large = max(_on_pixels(record).items())[1]
-    latent, *drawn = [rows[name]["quality"]["kd_e"] for name in ("latent DiT/2 as a flow", *large.values())]
-    learnt = ", ".join(f"{methods_of[large[x]]['loss']:.2g} ({says})" for x, (_, says) in PREDICTED.items())
-    return (
-        f"At that cost the one in latents reaches KD-E {latent:.2f}, those on pixels {min(drawn):.2f} to "
-        f"{max(drawn):.2f}; and there it matters what is predicted: u is learnt to an error of {learnt}."
-    )
+    learnt = [f"{methods_of[large[x]]['loss']:.2g} {{}} {says}" for x, (_, says) in PREDICTED.items()]
+    first, *others = (text.format("if" if i else "if the network predicts") for i, text in enumerate(learnt))
+    return f"On pixels it then matters what is predicted: the error of u is {', '.join([first, *others])}."
 
 
 def published() -> Table:
@@ -201,24 +271,67 @@ def recorded_as(record: Record) -> str:
     )
 
 
-def flaws(record: Record) -> str:
-    """A sentence for each method on what is wrong with what it draws, as far as numbers tell: the error that it shares
-    with others on as large patches; the share of its pictures that lie where real ones do, and the share of real ones
-    that lie where its own do, beside those of real pictures."""
-    said, unlearnt = [], _unlearnt(record)
-    for name, row in last_rows(record).items():
-        q = row["quality"]
-        near, covered = q["precision"] / q["precision_real"], q["recall"] / q["recall_real"]
-        if name in unlearnt:
-            flaw = "it has hardly learnt: noise goes in, and noise comes out"
-        elif min(near, covered) > 0.9:
-            flaw = "no fault that these numbers see"
-        elif max(near, covered) < 0.5:
-            flaw = "its pictures neither look real nor vary as real ones do"
-        elif near < covered:
-            flaw = "first of all, its pictures do not look real"
-        else:
-            flaw = "first of all, it lacks variety"
-        said.append(f"- {name}: {flaw} (precision {q['precision']:.2f}, recall {q['recall']:.2f})")
-    q = row["quality"]
-    return "\n".join([*said, f"- real pictures: precision {q['precision_real']:.2f}, recall {q['recall_real']:.2f}"])
+def sheet(record: Record) -> Figure:
+    """Pictures of the methods in SHEET, six of each, the same seeds in every row, 96 screen pixels a side."""
+    stored = stored_rows(record)
+    return plotting.named_rows({shown: stored[name][:6] for name, shown in SHEET.items()}, scale=3)
+
+
+def _covers(judged: Mapping[str, float]) -> bool:
+    """Whether as much of real pictures is covered, beside what real ones cover, as COVERED asks for."""
+    return judged["recall"] >= COVERED * judged["recall_real"]
+
+
+def coverage(record: Record) -> str:
+    """Precision and recall of all methods, beside real pictures' own, and how many of the methods cover almost nothing
+    of real pictures, in three sentences."""
+    of = [row["quality"] for row in last_rows(record).values()]
+    near, found = ([q[name] for q in of] for name in ("precision", "recall"))
+    few = sum(not _covers(q) for q in of)
+    who = f"**All {len(of)} networks cover" if few == len(of) else f"**{few} of {len(of)} networks cover"
+    return (
+        f"Precision, the share of what is drawn that lies near real pictures, is {_span(near, 2)} "
+        f"({of[0]['precision_real']:.2f} for other real pictures). Recall, the share of real pictures near which "
+        f"something is drawn, is {_span(found, 3)} ({of[0]['recall_real']:.3f}). "
+        f"{who} almost nothing of real pictures**, less than a twentieth of what other real ones do."
+    )
+
+
+ALONE = "At equal FLOPs of the denoiser alone"
+PAYS = {  # by the ledger's word for this setting
+    both_spaces.BETTER: f"{ALONE} the latents are nearer to real pictures at some pixel network's budget, and further "
+    "at none.",
+    both_spaces.WORSE: f"{ALONE} the latents are further from real pictures at some pixel network's budget, and nearer "
+    "at none.",
+    both_spaces.MIXED: f"{ALONE} it depends on the budget: latents lead at some, pixels at others.",
+    both_spaces.ALIKE: f"{ALONE} the two cannot be told apart.",
+    verdicts.NOT_HERE: "Here too little was learnt, or judged, to tell.",
+}
+
+
+def does_it_pay(record: Record, first: Record, word: str) -> str:
+    """What the run says of compression, in sentences: by the ledger's `word` for it (`both_spaces.word_of`), what KD-E
+    is worth where nobody covers real pictures, and the bill with the first stage, whose record is `first`."""
+    r, rows = record["results"], last_rows(record).values()
+    said = [PAYS[word]]
+    if not any(_covers(row["quality"]) for row in rows):
+        latent, pixel = (
+            _span([row["quality"]["kd_e"] for row in rows if row["space"] == space], 2) for space in ("latent", "pixel")
+        )
+        said.append(
+            f"KD-E is {latent} in latents and {pixel} on pixels, but where almost nothing of real pictures is covered, "
+            "a distance proves little."
+        )
+    paid, seen = r["first_stage"]["training_flops"], first["results"]["data"]["train"]
+    least = min(of["training_flops"] for of in r["methods"].values() if of["space"] == "latent")
+    largest = max(of["training_flops"] for of in r["methods"].values() if of["space"] == "pixel")
+    said.append(
+        f"The latents' first stage, not counted so far, took {paid / 1e12:,.0f} TFLOP on {seen:,} pictures, "
+        f"{paid / largest:.2g} times the largest pixel budget here; "
+        + (
+            "with it on the bill this run does not show a lead."
+            if paid + least > largest
+            else "with it on the bill the cheapest latent network still costs less."
+        )
+    )
+    return " ".join(said)
