@@ -15,6 +15,7 @@ from ..networks.unet import UNet
 from ..page import plotting
 from ..page.numbers import plus_minus, si
 from .claims import both_spaces, verdicts
+from .claims.learnt import unlike
 from .figures import stored_rows
 from .report import QUALITY_HEAD, quality
 from .tables import Record, Table
@@ -33,7 +34,6 @@ SHEET = {  # methods whose pictures tell something, and their names beside them
     "pixel DiT/4 predicting u": "pixel DiT/4: u",
     "pixel U-Net by DDPM": "pixel U-Net by DDPM",
 }
-COVERED = 1 / 20  # of the real pictures that real ones cover: what covers less has learnt almost nothing of them
 
 
 def networks(unet: UNetConfig | None = None, dit: DiTConfig | None = None) -> Table:
@@ -277,23 +277,18 @@ def sheet(record: Record) -> Figure:
     return plotting.named_rows({shown: stored[name][:6] for name, shown in SHEET.items()}, scale=3)
 
 
-def _covers(judged: Mapping[str, float]) -> bool:
-    """Whether as much of real pictures is covered, beside what real ones cover, as COVERED asks for."""
-    return judged["recall"] >= COVERED * judged["recall_real"]
-
-
 def coverage(record: Record) -> str:
     """Precision and recall of all methods, beside real pictures' own, and how many of the methods cover almost nothing
     of real pictures, in three sentences."""
     of = [row["quality"] for row in last_rows(record).values()]
     near, found = ([q[name] for q in of] for name in ("precision", "recall"))
-    few = sum(not _covers(q) for q in of)
+    few = sum(map(bool, map(unlike, of)))
     who = f"**All {len(of)} networks cover" if few == len(of) else f"**{few} of {len(of)} networks cover"
     return (
         f"Precision, the share of what is drawn that lies near real pictures, is {_span(near, 2)} "
         f"({of[0]['precision_real']:.2f} for other real pictures). Recall, the share of real pictures near which "
         f"something is drawn, is {_span(found, 3)} ({of[0]['recall_real']:.3f}). "
-        f"{who} almost nothing of real pictures**, less than a twentieth of what other real ones do."
+        f"{who} almost nothing of real pictures**, less than {verdicts.rules.covered:.0%} of what other real ones do."
     )
 
 
@@ -314,7 +309,7 @@ def does_it_pay(record: Record, first: Record, word: str) -> str:
     is worth where nobody covers real pictures, and the bill with the first stage, whose record is `first`."""
     r, rows = record["results"], last_rows(record).values()
     said = [PAYS[word]]
-    if not any(_covers(row["quality"]) for row in rows):
+    if all(unlike(row["quality"]) for row in rows):
         latent, pixel = (
             _span([row["quality"]["kd_e"] for row in rows if row["space"] == space], 2) for space in ("latent", "pixel")
         )
