@@ -47,13 +47,13 @@ def autoencoders(record: Record) -> Table:
         kd = [kd_e(q) for q in (rebuilt["quality"], row["quality"])]
         shape = " × ".join(map(str, row["shape"]))
         half = f"{of['smoothness']['half the size']:.2f}"
-        body.append([row["method"], shape, f"{rebuilt['psnr']:.1f} dB", kd[0], _fine(row), half, kd[1]])
+        body.append([row["method"], shape, f"{rebuilt['psnr']:.1f} dB", kd[0], f"{_fine(row):.1f}x", half, kd[1]])
     return ["", "shape", "PSNR", "KD-E, rebuilt", "fine waves", "halved", "KD-E, drawn"], body
 
 
-def _fine(row: Mapping) -> str:
+def _fine(row: Mapping) -> float:
     """The share of fine waves in the latents, as a multiple of the pictures' own."""
-    return f"{row['latents']['fine_share'] / row['latents']['fine_share_of_pictures']:.1f}x"
+    return row["latents"]["fine_share"] / row["latents"]["fine_share_of_pictures"]
 
 
 def budget(record: Record) -> str:
@@ -204,10 +204,14 @@ def against_the_lesson(record: Record) -> str:
     one knob compare with the standard one, in sentences."""
     ranks, rows = record["results"]["ranks"]["drawn"], {row["method"]: row for row in record["results"]["rows"]}
     guides = {"fine waves": "fine share", "halving": "half the size", "a shift by a pixel": "one pixel"}
-    for_it = [name for name, key in guides.items() if _word(ranks[key]) == "agree"]
-    which = f"only {' and '.join(for_it)} order" if for_it else "none orders"
+    told = {
+        word: [name for name, key in guides.items() if _word(ranks[key]) == word] for word in ("agree", "are opposed")
+    }
+    which = f"{' and '.join(told['agree'])} order" if told["agree"] else "none orders"
     taus = ", ".join(f"{name} {ranks[key]['tau']:+.2f}" for name, key in guides.items())
     said = [f"Of the page's own guides {which} what is drawn as the lesson has it (tau: {taus})."]
+    if told["are opposed"]:
+        said.append(f"By {' and '.join(told['are opposed'])} the order is the opposite one, beyond chance.")
     usual = rows["standard"]
     for name in ("more KL", "equivariant"):
         row = rows[name]
@@ -215,7 +219,7 @@ def against_the_lesson(record: Record) -> str:
         how = word(usual["quality"], row["quality"])
         kd = " against ".join(f"{of['quality']['kd_e']:.3f}" for of in (row, usual))
         said.append(
-            f"*{name}* has {_fine(row)} of the pictures' share of fine waves, *standard* {_fine(usual)}; it rebuilds "
+            f"*{name}* has {_fine(row):.1f} times the pictures' fine share, *standard* {_fine(usual):.1f}; it rebuilds "
             f"{abs(db):.1f} dB {'better' if db > 0 else 'worse'}, and what is drawn is {how} ({kd})."
         )
     return " ".join(said)

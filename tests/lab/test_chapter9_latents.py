@@ -67,7 +67,9 @@ def test_the_sentence_depends_on_the_numbers(found, word):
 
 
 @pytest.mark.parametrize(
-    ("found", "guides"), [(SAME, "only fine waves"), (OPPOSITE, "none orders")], ids=("same", "opposite")
+    ("found", "guides"),
+    [(SAME, "guides fine waves and halving and"), (OPPOSITE, "By fine waves and halving and")],
+    ids=("same", "opposite"),
 )
 def test_the_lesson_is_held_against_the_run(found, guides):
     rows = found["results"]["rows"]
