@@ -28,6 +28,7 @@ from .profiles import Profile
 from .records import code_state, figure, is_finished, load_record, make_record, place, save_record, state
 from .stages import (
     autoencoders,
+    calls,
     cascade,
     clip,
     comparison,
@@ -64,6 +65,7 @@ def _all() -> Iterator[Stage]:
     yield from denoisers.DRAWINGS
     yield from (autoencoders.FEW_PHOTOGRAPHS, *denoisers.FEW_PHOTOGRAPHS, *quality.STAGES)
     yield from (*latents.STAGES, *cascade.STAGES, *few_steps.STAGES, *video.STAGES, *flow.STAGES)
+    yield from calls.STAGES
     yield from (*autoencoders.OTHER_FIRST_STAGES, *fine_structures.STAGES, *perception.STAGES)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from ..page.numbers import NONE, kd_e, plus_minus, si
 from ..page.numbers import seconds as shown_seconds
-from . import cascades, flows, records
+from . import cascades, flows, moving, records
+from .stages.autoencoders import FIRST_STAGE
+from .stages.calls import CALLS, Call
 from .tables import Record, Table
 
 HEAD = ["section", "method", "space", "parameters", "training", "calls", "time a picture", "KD-E", "FD-E", "pictures"]
@@ -18,7 +21,8 @@ class Row:
     """One method: what its network took, what a picture takes, and how its pictures were judged.
 
     `training` in FLOPs, of this training alone; `evaluations` of the network for a picture, or a clip; `seconds` a
-    picture, decoder included, None where the stage does not time it; `quality` as `distances.evaluate` gives it.
+    picture, decoder included, None where the stage does not time it; `quality` as `distances.evaluate` gives it;
+    `calls`, how often each network is called for one picture, or one frame of a clip.
     """
 
     section: str
@@ -29,6 +33,7 @@ class Row:
     evaluations: int
     seconds: float | None
     quality: Mapping
+    calls: Mapping[Call, float] = field(default_factory=dict)
 
     def cells(self) -> list[str]:
         q = self.quality
@@ -51,6 +56,11 @@ def _at(results: Mapping, size: int | None = None) -> str:
     return f"{results['data']['name']} at {size or results['data']['size']}"
 
 
+def _decoder(record: str, side: int) -> Call:
+    """The decoder of the first stage that this record is of."""
+    return Call.of(records.load_record(record)["results"]["network"], side, "decoder")
+
+
 def _own(record: Record) -> list[Row]:
     """A denoiser at its end; seconds by the stage on its samplers, where the same machine has judged the same steps."""
     r = record["results"]
@@ -59,8 +69,10 @@ def _own(record: Record) -> list[Row]:
     found = records.load_record(timed)["results"]["rows"] if timed in records.list_records() else []
     seconds = next((x["seconds_picture"] for x in found if (x["method"], x["steps"]) == (method, steps)), None)
     spent, last = r["training"]["flops"], r["points"][-1]["quality"]
-    named = f"U-Net, {method.upper()}"
-    return [Row(f"own, {_at(r)}", named, space, r["parameters"], spent, steps, seconds, last)]
+    named, calls = f"U-Net, {method.upper()}", {Call.of(r["network"], r["shape"][-1]): steps}
+    if r["first_stage"]:
+        calls[_decoder(r["first_stage"]["record"], r["data"]["size"])] = 1
+    return [Row(f"own, {_at(r)}", named, space, r["parameters"], spent, steps, seconds, last, calls)]
 
 
 def _latents(record: Record) -> list[Row]:
@@ -79,9 +91,17 @@ def _latents(record: Record) -> list[Row]:
             r["steps"],
             None,
             row["quality"],
+            {
+                Call.of(r["network"], row["shape"][-1], **_channels(row["shape"][0])): r["steps"],
+                Call.of(row["autoencoder"]["network"], r["data"]["size"], "decoder"): 1,
+            },
         )
         for name, row in kept.items()
     ]
+
+
+def _channels(of: int) -> dict[str, int]:
+    return {"in_channels": of, "out_channels": of}
 
 
 def _cascade(record: Record) -> list[Row]:
@@ -99,6 +119,7 @@ def _cascade(record: Record) -> list[Row]:
             row["evaluations"],
             None,
             row["quality"],
+            {Call.of(of["network"], of["size"]): n for of, n in zip(r["stages"], row["options"]["steps"], strict=True)},
         )
         for name, row in steps.items()
     ]
@@ -132,8 +153,21 @@ def _few_steps(record: Record) -> list[Row]:
 
 
 def _video(record: Record) -> list[Row]:
-    """All that was drawn; frames are judged, one by one."""
+    """All that was drawn; frames are judged, one by one, and calls are those for a frame."""
     r = record["results"]
+    frames, first = r["data"]["frames"], records.recorded(FIRST_STAGE.name)["name"]
+
+    def calls(row: Mapping) -> dict[Call, float]:
+        latent, share = row["space"] == "latent", 1 if row["method"] == moving.ALONE else 1 / frames
+        decoder = _decoder(first, row["size"])
+        image = r["network"] | (_channels(json.loads(decoder.config)["latent_channels"]) if latent else _channels(3))
+        side = row["size"] // (4 if latent else 1)
+        clips = {"config": {"unet": image, "frames": frames}, "kind": "clips"}
+        network = Call.of(side=side, **(clips if row["network"] == "clips" else {"config": image}))
+        return {network: share * row["evaluations"]} | (
+            {decoder: 1 / frames if row["method"] == moving.STILL else 1} if latent else {}
+        )
+
     return [
         Row(
             f"9.4, frames at {row['size']}",
@@ -144,6 +178,7 @@ def _video(record: Record) -> list[Row]:
             row["evaluations"],
             None,
             row["quality"]["frames"],
+            calls(row),
         )
         for row in r["rows"]
         if "evaluations" in row
@@ -153,6 +188,14 @@ def _video(record: Record) -> list[Row]:
 def _flow(record: Record) -> list[Row]:
     """Every method at its most evaluations by Euler's method."""
     r = record["results"]
+    decoder = _decoder(r["first_stage"]["record"], size := r["data"]["size"])
+    factor = 2 ** (len(json.loads(decoder.config)["block_out_channels"]) - 1)
+
+    def calls(row: Mapping) -> dict[Call, float]:
+        network, latent = r["methods"][row["method"]]["network"], row["space"] == "latent"
+        called = Call.of(network, size // factor if latent else size)
+        return {called: row["evaluations"]} | ({decoder: 1} if latent else {})
+
     return [
         Row(
             f"9.5, {_at(r)}",
@@ -163,6 +206,7 @@ def _flow(record: Record) -> list[Row]:
             row["evaluations"],
             None,
             row["quality"],
+            calls(row),
         )
         for name, row in flows.last_rows(record).items()
     ]
@@ -197,6 +241,23 @@ def rows(stages: Sequence[str] = tuple(STAGES)) -> tuple[list[Row], list[Record]
         found += STAGES[name](record)
         used.append(record)
     return found, used, missing
+
+
+def timed(of: Sequence[Row]) -> tuple[list[Row], list[Record]]:
+    """These rows with the seconds that their calls take where drawing was not timed, as the stage CALLS has measured
+    them, and its record; as they are where there is none."""
+    try:
+        record = records.recorded(CALLS)
+    except records.NotRecorded:
+        return list(of), []
+    known = {Call(**call["of"]): call["seconds"] for call in record["results"]["calls"]}
+    return [_with_seconds(row, known) for row in of], [record]
+
+
+def _with_seconds(row: Row, known: Mapping[Call, float]) -> Row:
+    if row.seconds is not None or not row.calls or not set(row.calls) <= set(known):
+        return row
+    return replace(row, seconds=sum(times * known[call] for call, times in row.calls.items()))
 
 
 def table(of: Iterable[Row]) -> Table:

@@ -1,10 +1,25 @@
 """Chapter 9's one table: a row for each method that is recorded, its numbers where they belong, a line on the rest."""
 
-import pytest
+import json
+from dataclasses import asdict
 
+import pytest
+import torch
+from conftest import SMOKE
+
+from ldm_course.config import AutoencoderConfig, DiTConfig, UNetConfig
 from ldm_course.lab import whats_next
 from ldm_course.lab.records import make_record, save_record
 from ldm_course.lab.reference import STAGES
+from ldm_course.lab.stages import calls
+from ldm_course.lab.stages.base import Run
+
+FIRST = asdict(AutoencoderConfig(block_out_channels=(8, 8, 8)))  # f = 4, four channels
+SMALL = UNetConfig(block_out_channels=(16, 16), attention=(False, True), attention_head_dim=8)
+
+
+def unet(channels=3, **more):
+    return asdict(SMALL.for_channels(channels)) | more
 
 
 def judged(kd_e, n=1000):
@@ -19,6 +34,9 @@ def own(space, size=32, finished=True):
     data = {"name": "cifar10" if size == 32 else "emoji", "size": size}
     points = [{"quality": judged(0.9)}, {"quality": judged(0.1)}]
     about = {"space": space, "parameters": 1_800_000, "sampler": "ddim, 50 steps", "training": {"flops": 4e14}}
+    latent = space == "latent"
+    about |= {"network": unet(4 if latent else 3), "shape": [4, size // 4, size // 4] if latent else [3, size, size]}
+    about["first_stage"] = {"record": "first-stage-f4-hours"} if latent else None
     return {"data": data, "points": points, "finished": finished, **about}
 
 
@@ -43,14 +61,17 @@ RESULTS = {
         "steps": 25,
         "rows": [
             {"method": name, "denoiser": {"parameters": 900_000}, "training_flops": 5e12, "quality": judged(kd)}
+            | {"autoencoder": {"network": FIRST}, "shape": [4, 16, 16]}
             for name, kd in (("f8", 0.3), ("standard", 0.2), ("codebook", 0.4), ("equivariant", 0.1))
         ],
+        "network": unet(),
     },
     "cascade-emoji-64": EMOJI
     | {
         "finished": True,
         "parameters": 5_400_000,
         "training": {"flops": 6e14},
+        "stages": [{"size": n, "network": unet(in_channels=3 if n == 16 else 7)} for n in (16, 32, 64)],
         "rows": [
             {"options": {"steps": steps} | more, "evaluations": sum(steps), "quality": judged(kd)}
             for steps, kd, more in (
@@ -64,13 +85,15 @@ RESULTS = {
     "few-steps-cifar10-32": {"finished": True, "data": {"name": "cifar10", "size": 32}, "rows": rows_in_few_steps()},
     "video-scenes-64": {
         "finished": True,
-        "data": {"name": "scenes in motion"},
+        "data": {"name": "scenes in motion", "frames": 4},
+        "network": unet(),
         "rows": [
             {"method": "real clips", "size": 64, "space": "pixel", "quality": {"frames": judged(0.0, 125)}},
             {
                 "method": "video from scratch",
                 "size": 64,
                 "space": "latent",
+                "network": "clips",
                 **taken(evaluations=25),
                 "quality": {"frames": judged(0.3, 125), "changes": judged(0.7, 125)},
             },
@@ -79,6 +102,10 @@ RESULTS = {
     "flow-cifar10-32": {
         "finished": True,
         "data": {"name": "cifar10", "size": 32},
+        "first_stage": {"record": "first-stage-f4-hours"},
+        "methods": {
+            "latent DiT/2": {"network": asdict(DiTConfig(in_channels=4, out_channels=4, width=32, layers=2, heads=2))}
+        },
         "rows": [
             {"method": "latent DiT/2", "space": "latent", "sampler": s, "evaluations": n, **taken(quality=judged(kd))}
             for s, n, kd in (("ddim", 20, 0.4), ("ddim", 50, 0.3), ("heun", 49, 0.2))
@@ -95,6 +122,7 @@ def keep(tmp_path, monkeypatch):
         made = make_record(f"{stage}-hours", "reference", {"stage": stage, **results}, command="x", seconds=1)
         save_record(made, tmp_path / "records")
 
+    store("first-stage-f4", {"network": FIRST})
     return store
 
 
@@ -136,6 +164,32 @@ def test_what_has_not_come_to_its_end_is_left_out_but_for_denoisers(keep):
     rows, used, missing = whats_next.rows()
     assert {row.section.split(",")[0] for row in rows} == {"own"} and len(used) == 3
     assert missing[1:] == ["latents-emoji-64", "cascade-emoji-64", *list(whats_next.STAGES)[6:]]
+
+
+def test_where_drawing_was_not_timed_a_measured_call_is_counted_as_often_as_it_is_made(keep, tmp_path):
+    for stage in ("latents-emoji-64", "cascade-emoji-64", "video-scenes-64", "flow-cifar10-32", "few-steps-cifar10-32"):
+        keep(stage, RESULTS[stage])
+    rows, *_ = whats_next.rows()
+    assert whats_next.timed(rows) == (rows, [])
+    found = calls.calls(Run(calls.CALLS, SMOKE, tmp_path, 1.0, torch.device("cpu")))
+    seconds = {calls.Call(**call["of"]): call["seconds"] for call in found["calls"]}
+    assert min(seconds.values()) > 0 and {call.kind for call in seconds} == set(calls.NETWORKS)
+    keep(calls.CALLS, found)
+    after, (record,) = whats_next.timed(rows)
+    assert record["name"] == "calls-chapter-9-hours"
+    by_name = {row.method: (row, dict(zip([c.kind for c in row.calls], row.calls.values()))) for row in after}
+    video, times = by_name["video from scratch"]
+    assert times == {"clips": 25 / 4, "decoder": 1}  # of a frame, a quarter of the clip's
+    (clip, decoder) = video.calls
+    assert json.loads(clip.config)["unet"]["in_channels"] == 4 and clip.side == 16 and decoder.side == 64
+    assert video.seconds == 25 / 4 * seconds[clip] + seconds[decoder]
+    cascade, _ = by_name["cascade, 50 + 25 + 25 steps"]
+    assert [(c.side, n) for c, n in cascade.calls.items()] == [(16, 50), (32, 25), (64, 25)]
+    assert [(c.kind, c.side, n) for c, n in by_name["DiT/2"][0].calls.items()] == [("DiT", 8, 50), ("decoder", 32, 1)]
+    drawn = [[row.seconds for row in of if row.section.startswith("9.3")] for of in (rows, after)]
+    assert drawn[0] == drawn[1]  # as it was timed in drawing
+    keep(calls.CALLS, found | {"calls": found["calls"][1:]})  # one is not known
+    assert sum(row.seconds is None for row in whats_next.timed(rows)[0]) > 0
 
 
 def test_the_table_is_of_stages_that_there_are():
