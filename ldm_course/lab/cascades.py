@@ -11,6 +11,7 @@ from ..page import plotting
 from ..page.numbers import kd_e, plus_minus, si
 from .claims import both_spaces
 from .claims.verdicts import gain
+from .figures import stored_rows
 from .tables import Record, Table
 
 SHADES = ("#E9B48A", "#D17F3B", plotting.PIXEL)  # of a cascade's stages, the smallest first
@@ -98,6 +99,11 @@ def where_it_is_lost(record: Record) -> str:
     return (
         f"Told real pictures of 16 × 16, the larger stages come to KD-E {real:.3f}, against {all_of_it:.3f}: {whose}."
     )
+
+
+def sheet(record: Record) -> Figure:
+    """The stage's stored rows under their names, six pictures of each."""
+    return plotting.named_rows({name: row[:6] for name, row in stored_rows(record).items()}, scale=2)
 
 
 def by_training(record: Record, one: Record, of_latents: Record | None = None) -> Figure:

@@ -1116,7 +1116,7 @@ def test_a_cascade_that_has_learnt_little_is_not_judged(store):
     nearer["rows"][0]["quality"]["recall"] = 0.0
     store("cascade-emoji-64", nearer)
     found = judged("C9.2")
-    assert found.verdict == NOT_HERE and "0.080" in found.found and "covers 0.0% of what real pictures" in found.found
+    assert found.verdict == NOT_HERE and "0.080" in found.found and "covers less than 5%" in found.found
     store("denoiser-emoji-64-pixel", one_network([(101, 24_000, 0.1)]))
     assert "no mark at so few" in judged("C9.2").found
 
@@ -1335,7 +1335,7 @@ def test_video_is_judged_only_by_what_tells_real_clips_from_bad_ones(store):
         ({"frames_of_different_clips": {"flicker": 0.01}}, "frames of different clips pass by flicker"),
         ({"video_from_scratch": {"bend": None}}, "no tracks"),
         ({"video_from_scratch": {"copied": 0.65}}, "in 65%, where 50% are expected"),
-        ({"video_from_scratch": {"recall": 0.029}}, "covers 4.8% of what real pictures do, where 5%"),
+        ({"video_from_scratch": {"recall": 0.029}}, "covers less than 5% of what other real"),
     ):
         store("video-scenes-64", videos(**options))
         assert judged("C9.4").verdict == NOT_HERE and missing in judged("C9.4").found
@@ -1470,7 +1470,10 @@ def test_a_space_that_is_behind_must_have_been_trained_for_long_enough(store):
         ({"few": few(n=256)}, "256 pictures"),
         ({"few": few(distilled=few_pixels)}, "2 epochs"),
         ({"flow": flowing(epochs=12.0)}, "12 epochs"),
-        ({"flow": flowing(recall=0.02)}, "covers 3.3% of what real pictures do, where 5% is asked for"),
+        (
+            {"flow": flowing(recall=0.02)},
+            "flow: not testable here (what is drawn covers less than 5% of what other real pictures do);",
+        ),
         ({"video": moving(copied=0.8)}, "its clips are copies"),
         ({"seeds": seeds(count=2)}, "2 seeds"),
         ({"seeds": None}, "0 seeds"),

@@ -105,7 +105,7 @@ def told(found: list[Compared] | str) -> str:
     """A setting in words: what latents are there, and each of its budgets; or what is missing."""
     if isinstance(found, str):
         return "no record"
-    missing = list(dict.fromkeys(each.missing for each in found if each.missing))
+    missing = list(dict.fromkeys(part for each in found if each.missing for part in each.missing.split("; ")))
     shown = "; ".join(missing) if missing else "; ".join(map(str, found))
     return f"{together(found)} ({shown})"
 

@@ -47,7 +47,7 @@ def _better_autoencoders(seen: Evidence) -> Finding:
         f"of {len(rows)} autoencoders, PSNR and what is rebuilt: {_tau(of_rebuilt)}; what is rebuilt and what is "
         f"drawn: {_tau(of_drawn)}; "
         + "; ".join(f"{name}: {_told(row)}" for name, row in extremes(rows).items())
-        + (f"; of the best {unlearnt}" if unlearnt else ""),
+        + (f"; of the best, {unlearnt}" if unlearnt else ""),
         f"Of the pairs that differ resolvably in both, {same} are drawn in the order in which they are rebuilt, "
         f"{other} in the opposite one; by one training of each.",
     )

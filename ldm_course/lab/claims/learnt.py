@@ -44,10 +44,9 @@ def lacking(epochs: float, judged: Iterable[tuple[int, int]], seeds: int | None 
 def unlike(judged: Mapping) -> str:
     """What is missing for a verdict where what a network draws covers next to nothing of real pictures, by recall
     (chapter 9); empty where it covers enough."""
-    share = judged["recall"] / judged["recall_real"]
-    if share >= rules.covered:
+    if judged["recall"] >= rules.covered * judged["recall_real"]:
         return ""
-    return f"what is drawn covers {share:.1%} of what real pictures do, where {rules.covered:.0%} is asked for"
+    return f"what is drawn covers less than {rules.covered:.0%} of what other real pictures do"
 
 
 def epochs_of(*denoisers: dict) -> float:
