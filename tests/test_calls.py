@@ -7,7 +7,7 @@ from conftest import SMOKE
 
 from ldm_course.checkpoints import load_denoiser, load_model, save_denoiser, save_model
 from ldm_course.config import AutoencoderConfig, TrainConfig, UNetConfig
-from ldm_course.data import prompts
+from ldm_course.data import prompts, scenes
 from ldm_course.data.latents import encode_pictures
 from ldm_course.data.pictures import Crops, Pictures
 from ldm_course.denoiser import Denoiser
@@ -16,6 +16,7 @@ from ldm_course.diffusion.schedules import add_noise, make_schedule
 from ldm_course.networks.autoencoder import Autoencoder
 from ldm_course.networks.text import Tokenizer, vocabulary
 from ldm_course.networks.unet import UNet
+from ldm_course.page import plotting
 from ldm_course.spaces import LatentSpace, PixelSpace
 from ldm_course.training.recipes import denoiser_trainer
 
@@ -54,6 +55,9 @@ def huge(path):
 
 
 CALLS = {
+    "a texture that is no number": (lambda p: scenes.render(0, [0], 8, texture=float("nan")), "texture=nan"),
+    "scenes by parts of numbers": (lambda p: scenes.render(0, [0.5], 8), "scenes are numbered from 0 up"),
+    "pictures shown at no size": (lambda p: plotting.grid(GREY, scale=0), "scale=0; expected 1 or more"),
     "an autoencoder in a folder": (
         lambda p: save_denoiser(p, LATENT, autoencoder="sub/a.safetensors"),
         "was not written: meta.autoencoder='sub/a.safetensors'",

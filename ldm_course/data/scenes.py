@@ -143,9 +143,9 @@ def render(
     rough plaster. `time`, one number or (B,), is in periods of the motion: times 0 and 1 are the same picture.
     """
     texture, time = (torch.as_tensor(value, dtype=torch.float64) for value in (texture, time))
-    if size < 1 or (texture < 0).any():
-        least = texture.min().item()
-        raise ValueError(f"size={size}, texture={least:g}; expected a size of at least 1 and a texture of at least 0")
+    if size < 1 or not (texture >= 0).all() or not torch.isfinite(texture + time).all():
+        given = f"size={size}, texture={texture.min().item():g}, time={time.min().item():g}"
+        raise ValueError(f"{given}; expected a size of at least 1, a texture of at least 0, and a finite time")
     indices = _as_indices(indices)
     texture, time = texture.expand(len(indices)), time.expand(len(indices))
     chunk = max(1, 2**19 // size**2)  # few calls, and temporaries that stay near the processor
@@ -187,8 +187,10 @@ def tracks(seed: int, indices: Sequence[int] | torch.Tensor, frames: int) -> tor
 
 
 def _as_indices(indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
-    indices = torch.as_tensor(list(indices) if isinstance(indices, range) else indices, dtype=torch.int64)
-    if indices.ndim != 1 or (indices < 0).any():
+    indices = torch.as_tensor(list(indices) if isinstance(indices, range) else indices)
+    whole = not indices.is_floating_point() or not len(indices)
+    indices = indices.to(torch.int64)
+    if indices.ndim != 1 or (indices < 0).any() or not whole:
         raise ValueError("scenes are numbered from 0 up; expected a list of such numbers")
     return indices
 

@@ -116,6 +116,13 @@ def grid_image(images: torch.Tensor, columns: int | None = None, *, scale: int =
     return sheet.permute(1, 2, 0).contiguous().numpy()
 
 
+def _scale(given: int | None, width: int) -> int:
+    """Screen pixels to a picture's pixel, of pictures `width` wide: about 80 a picture where none is given."""
+    if given is not None and given < 1:
+        raise ValueError(f"scale={given}; expected 1 or more")
+    return max(1, round(80 / width)) if given is None else given
+
+
 def grid(
     images: torch.Tensor,
     columns: int | None = None,
@@ -138,7 +145,7 @@ def grid(
     for name, given in (("captions", captions), ("lists of circles", circles)):
         if given is not None and len(given) != n:
             raise ValueError(f"{len(given)} {name} for {n} pictures; give one for each")
-    scale = max(1, round(80 / width)) if scale is None else scale
+    scale = _scale(scale, width)
     columns = _columns(n, columns)
     rows = math.ceil(n / columns)
     gap, line = 6, 15  # screen pixels, as everything below
@@ -181,7 +188,7 @@ def named_rows(rows: Mapping[str, torch.Tensor], above: Sequence[str] = (), *, s
         raise ValueError(f"rows of {sorted(lengths)} pictures under {len(above)} words; expected one length for all")
     (columns,), gap, dpi = lengths, 4, STYLE["figure.dpi"]
     height, width = next(iter(rows.values())).shape[-2:]
-    scale = max(1, round(80 / width)) if scale is None else scale
+    scale = _scale(scale, width)
     sheet = grid_image(torch.cat(list(rows.values())), columns, scale=scale, gap=gap)
     names = [textwrap.fill(name, 22, break_long_words=False) for name in rows]
     left = 14 + 7 * max(len(line) for name in names for line in name.split("\n"))  # screen pixels, as below
