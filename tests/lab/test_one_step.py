@@ -28,7 +28,10 @@ def training(course="better"):
     return about | {"course": course}
 
 
-SHARES = {"network": 1.0, "decoder": 3.0, "decoder_share": 0.75}
+SHARES = {
+    "pixel": {"network": 3.0, "decoder": 0.0, "decoder_share": 0.0},
+    "latent": {"network": 1.0, "decoder": 3.0, "decoder_share": 0.75},
+}
 ROWS = [f"{s}, {n}" for s in one_step.SPACES for n in ("the teacher, ddim, 1 steps", "the teacher, ddim, 50 steps")]
 ROWS += [f"{space}, distilled, 1 steps" for space in one_step.SPACES]
 RECORD = {
@@ -44,7 +47,7 @@ RECORD = {
             if of == method
         ],
         "trainings": {f"{space}, {way}": training() for space in one_step.SPACES for way in ("distilled",)},
-        "one_step": {s: {n: SHARES for n in ("flops", "seconds", "seconds_alone")} for s in one_step.SPACES},
+        "one_step": {s: dict.fromkeys(("flops", "seconds", "seconds_alone"), SHARES[s]) for s in one_step.SPACES},
         "rows_of_the_picture": ROWS,
     },
 }
@@ -65,7 +68,7 @@ def test_each_way_has_its_row_and_each_number_of_steps_its_column():
     _, trained = one_step.trainings(RECORD)
     assert trained[0][:2] == ["pixel, distilled", "1,000"] and trained[0][5] == "0.12 → 0.016"
     _, shares = one_step.one_step(RECORD)
-    assert len(shares) == 6 and shares[0][-1] == "75%"
+    assert len(shares) == 6 and [row[-1] for row in shares] == ["0%"] * 3 + ["75%"] * 3
 
 
 def test_figures_are_drawn():
@@ -88,7 +91,10 @@ def test_sentences_follow_the_numbers():
     seen = one_step.what_is_seen(RECORD, "latent")
     assert "3.0 times as far" in seen and "4 steps improve on its one" in seen
     front = one_step.on_the_front(RECORD)
-    assert "all of it is in latents" in front and "5 points, 3 of them consistency models'" in front  # two tie
+    assert "it takes both spaces" in front and "5 points, 3 of them consistency models'" in front  # two tie, twice
+    assert "begins with pixel, distilled, 1 step (3 s," in front and "50 steps (53 s, KD-E 0.10)" in front
+    latent = [row for row in one_step.timed(RECORD)["results"]["rows"] if row["space"] == "latent"]
+    assert {row["seconds_picture"] for row in latent} == {4, 7, 53}  # a second for each step, and three to decode
 
 
 def test_what_diverged_is_said_to_have():
