@@ -181,7 +181,7 @@ def test_where_drawing_was_not_timed_a_measured_call_is_counted_as_often_as_it_i
     assert min(seconds.values()) > 0 and {call.kind for call in seconds} == set(calls.NETWORKS)
     keep(calls.CALLS, found)
     after, (record,) = whats_next.timed(rows)
-    assert record["name"] == "calls-chapter-9-hours"
+    assert record["results"]["batch"] == SMOKE.eval_count
     by_name = {row.method: (row, dict(zip([c.kind for c in row.calls], row.calls.values()))) for row in after}
     video, times = by_name["video from scratch"]
     assert times == {"clips": 25 / 4, "decoder": 1}  # of a frame, a quarter of the clip's

@@ -88,6 +88,6 @@ STAGES = (
         CALLS,
         "what a call of each of chapter 9's networks takes, for the times of its table",
         calls,
-        {"smoke": 0.01, "hours": 2.0},
+        {"smoke": 0.01, "cpu": 2.0},
     ),
 )
