@@ -11,10 +11,12 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from ..page import plotting
 from ..page.numbers import NONE, duration, kd_e, seconds, si
+from . import records
 from .claims.both_spaces import word
 from .claims.learnt import SPACES
-from .claims.verdicts import gain
+from .claims.verdicts import gain, rules
 from .figures import pareto, stored_rows
+from .stages.calls import Call, measured, seconds_of
 from .tables import Record, Table
 
 WAYS = {  # by (method, sampler): how it is called, and its line, told from the others without colour too
@@ -128,22 +130,29 @@ def one_step(record: Record) -> Table:
     return ["a picture in one step", "network", "decoder", "decoder's share"], body
 
 
-def timed(record: Record) -> Record:
-    """The record, its rows with the seconds of a picture as those of one call, measured by turns with the decoder, for
-    each step: rows that were drawn hours apart do not compare to a millisecond."""
-    r = record["results"]
-    taken = {space: of["seconds"] for space, of in r["one_step"].items()}
-    rows = [
-        row | {"seconds_picture": row["steps"] * taken[row["space"]]["network"] + taken[row["space"]]["decoder"]}
-        for row in r["rows"]
-    ]
-    return {**record, "results": r | {"rows": rows}}
+def calls(record: Record, row: Mapping) -> dict[Call, float]:
+    """How often each network is called for a picture of that row."""
+    teacher = record["results"]["teachers"][row["space"]]
+    found = {Call.of(teacher["network"], teacher["shape"][-1]): row["steps"]}
+    if first := records.load_record(teacher["weights"])["results"]["first_stage"]:
+        found[Call.decoder(first["record"], record["results"]["data"]["size"])] = 1
+    return found
+
+
+def timed(record: Record) -> tuple[Record, list[Record]]:
+    """The record, its rows with the seconds of a picture as those of the calls that it takes, and the record that has
+    measured these: rows that were drawn hours apart, beside other work, do not compare to a millisecond. As it is where
+    they have not been measured."""
+    r, (known, used) = record["results"], measured()
+    found = ((row, seconds_of(calls(record, row), known)) for row in r["rows"])
+    rows = [row if of is None else row | {"seconds_picture": of} for row, of in found]
+    return {**record, "results": r | {"rows": rows}}, used
 
 
 def front(record: Record) -> Figure:
     """KD-E against seconds a picture, decoder included (`timed`), of all rows of both spaces, with the number of steps
     at a pupil's and at those on the front, which is the line: what nothing else is both faster and nearer than."""
-    record = timed(record)
+    record, _ = timed(record)
     best = pareto(record["results"]["rows"])
     figure, axes = plotting.subplots(figsize=(7.6, 4.0))
     for space in SPACES:
@@ -266,6 +275,9 @@ def what_is_seen(record: Record, space: str) -> str:
         "as good as those of 50" if not gain(pupil, most) else f"{ratio:.1f} times as far from real ones as those of 50"
     )
     said.append(f"Distilled, one step gives pictures {end}, by KD-E.")
+    epochs = record["results"]["trainings"][f"{space}, distilled"]["epochs"]
+    if gain(pupil, most) and epochs < rules.epochs:
+        said.append(f"That is after {epochs:.2g} epochs: as many FLOPs as the other space had, and far too few.")
     for way in ("distilled", "without a teacher"):
         rows = rows_of(record, space, way)
         if rows:
@@ -278,7 +290,7 @@ def what_is_seen(record: Record, space: str) -> str:
 
 def on_the_front(record: Record) -> str:
     """Which ways are on the front of quality against seconds, and who is fastest and nearest."""
-    best = pareto(timed(record)["results"]["rows"])
+    best = pareto(timed(record)[0]["results"]["rows"])
     pupils = [row for row in best if row["method"] != "teacher"]
     fast, near = best[0], best[-1]
     of = "none of them a consistency model's" if not pupils else f"{len(pupils)} of them consistency models'"

@@ -10,7 +10,7 @@ from ..page.numbers import NONE, kd_e, plus_minus, si
 from ..page.numbers import seconds as shown_seconds
 from . import cascades, flows, moving, one_step, records
 from .stages.autoencoders import FIRST_STAGE
-from .stages.calls import CALLS, Call
+from .stages.calls import Call, measured, seconds_of
 from .tables import Record, Table
 
 HEAD = ["section", "method", "space", "parameters", "training", "calls", "time a picture", "KD-E", "FD-E", "pictures"]
@@ -56,11 +56,6 @@ def _at(results: Mapping, size: int | None = None) -> str:
     return f"{results['data']['name']} at {size or results['data']['size']}"
 
 
-def _decoder(record: str, side: int) -> Call:
-    """The decoder of the first stage that this record is of."""
-    return Call.of(records.load_record(record)["results"]["network"], side, "decoder")
-
-
 def _own(record: Record) -> list[Row]:
     """A denoiser at its end; seconds by the stage on its samplers, where the same machine has judged the same steps."""
     r = record["results"]
@@ -71,7 +66,7 @@ def _own(record: Record) -> list[Row]:
     spent, last = r["training"]["flops"], r["points"][-1]["quality"]
     named, calls = f"U-Net, {method.upper()}", {Call.of(r["network"], r["shape"][-1]): steps}
     if r["first_stage"]:
-        calls[_decoder(r["first_stage"]["record"], r["data"]["size"])] = 1
+        calls[Call.decoder(r["first_stage"]["record"], r["data"]["size"])] = 1
     return [Row(f"own, {_at(r)}", named, space, r["parameters"], spent, steps, seconds, last, calls)]
 
 
@@ -128,7 +123,7 @@ def _cascade(record: Record) -> list[Row]:
 def _few_steps(record: Record) -> list[Row]:
     """In either space the teacher at its fewest and most DDIM steps, the network that it taught at each number, and the
     one without a teacher in one step."""
-    r = one_step.timed(record)["results"]
+    r = record["results"]
     most = max(row["steps"] for row in r["rows"] if row["method"] == "teacher")
     kept = [
         row
@@ -147,6 +142,7 @@ def _few_steps(record: Record) -> list[Row]:
             row["steps"],
             row["seconds_picture"],
             row["quality"],
+            one_step.calls(record, row),
         )
         for row in kept
     ]
@@ -159,7 +155,7 @@ def _video(record: Record) -> list[Row]:
 
     def calls(row: Mapping) -> dict[Call, float]:
         latent, share = row["space"] == "latent", 1 if row["method"] == moving.ALONE else 1 / frames
-        decoder = _decoder(first, row["size"])
+        decoder = Call.decoder(first, row["size"])
         image = r["network"] | (_channels(json.loads(decoder.config)["latent_channels"]) if latent else _channels(3))
         side = row["size"] // (4 if latent else 1)
         clips = {"config": {"unet": image, "frames": frames}, "kind": "clips"}
@@ -188,7 +184,7 @@ def _video(record: Record) -> list[Row]:
 def _flow(record: Record) -> list[Row]:
     """Every method at its most evaluations by Euler's method."""
     r = record["results"]
-    decoder = _decoder(r["first_stage"]["record"], size := r["data"]["size"])
+    decoder = Call.decoder(r["first_stage"]["record"], size := r["data"]["size"])
     factor = 2 ** (len(json.loads(decoder.config)["block_out_channels"]) - 1)
 
     def calls(row: Mapping) -> dict[Call, float]:
@@ -244,20 +240,11 @@ def rows(stages: Sequence[str] = tuple(STAGES)) -> tuple[list[Row], list[Record]
 
 
 def timed(of: Sequence[Row]) -> tuple[list[Row], list[Record]]:
-    """These rows with the seconds that their calls take where drawing was not timed, as the stage CALLS has measured
-    them, and its record; as they are where there is none."""
-    try:
-        record = records.recorded(CALLS)
-    except records.NotRecorded:
-        return list(of), []
-    known = {Call(**call["of"]): call["seconds"] for call in record["results"]["calls"]}
-    return [_with_seconds(row, known) for row in of], [record]
-
-
-def _with_seconds(row: Row, known: Mapping[Call, float]) -> Row:
-    if row.seconds is not None or not row.calls or not set(row.calls) <= set(known):
-        return row
-    return replace(row, seconds=sum(times * known[call] for call, times in row.calls.items()))
+    """These rows with the seconds that their calls take, where all of them have been measured (`stages.calls`), so that
+    one way to take the time is used for all, and the record of it; as they are where there is none."""
+    known, used = measured()
+    found = ((row, seconds_of(row.calls, known)) for row in of)
+    return [row if seconds is None else replace(row, seconds=seconds) for row, seconds in found], used
 
 
 def table(of: Iterable[Row]) -> Table:

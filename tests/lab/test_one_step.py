@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from ldm_course.files import place_of
 from ldm_course.lab import one_step
+from ldm_course.lab.claims.verdicts import under as rules_under
 from ldm_course.page import plotting
 
 KD = {("teacher", 1): 1.0, ("teacher", 4): 0.5, ("teacher", 50): 0.1, ("distilled", 1): 0.3, ("distilled", 4): 0.2}
@@ -28,9 +29,14 @@ def training(course="better"):
     return about | {"course": course}
 
 
-SHARES = {
-    "pixel": {"network": 3.0, "decoder": 0.0, "decoder_share": 0.0},
-    "latent": {"network": 1.0, "decoder": 3.0, "decoder_share": 0.75},
+SHARES = {"network": 1.0, "decoder": 3.0, "decoder_share": 0.75}
+TEACHERS = {
+    space: {
+        "weights": f"denoiser-cifar10-32-{space}-reference",
+        "shape": [c, side, side],
+        "network": {"in_channels": c},
+    }
+    for space, c, side in (("pixel", 3, 32), ("latent", 4, 8))
 }
 ROWS = [f"{s}, {n}" for s in one_step.SPACES for n in ("the teacher, ddim, 1 steps", "the teacher, ddim, 50 steps")]
 ROWS += [f"{space}, distilled, 1 steps" for space in one_step.SPACES]
@@ -39,6 +45,7 @@ RECORD = {
     "results": {
         "stage": "made-up",
         "data": {"size": 32},
+        "teachers": TEACHERS,
         "rows": [
             row(space, method, sampler, steps)
             for space in one_step.SPACES
@@ -47,7 +54,7 @@ RECORD = {
             if of == method
         ],
         "trainings": {f"{space}, {way}": training() for space in one_step.SPACES for way in ("distilled",)},
-        "one_step": {s: dict.fromkeys(("flops", "seconds", "seconds_alone"), SHARES[s]) for s in one_step.SPACES},
+        "one_step": {s: {n: SHARES for n in ("flops", "seconds", "seconds_alone")} for s in one_step.SPACES},
         "rows_of_the_picture": ROWS,
     },
 }
@@ -68,7 +75,7 @@ def test_each_way_has_its_row_and_each_number_of_steps_its_column():
     _, trained = one_step.trainings(RECORD)
     assert trained[0][:2] == ["pixel, distilled", "1,000"] and trained[0][5] == "0.12 → 0.016"
     _, shares = one_step.one_step(RECORD)
-    assert len(shares) == 6 and [row[-1] for row in shares] == ["0%"] * 3 + ["75%"] * 3
+    assert len(shares) == 6 and shares[0][-1] == "75%"
 
 
 def test_figures_are_drawn():
@@ -90,11 +97,27 @@ def test_sentences_follow_the_numbers():
     assert "is better at 1 and 4 steps" in said and "worse at 1 step, not told apart at 4 steps" in said
     seen = one_step.what_is_seen(RECORD, "latent")
     assert "3.0 times as far" in seen and "4 steps improve on its one" in seen
+    assert "after 0.02 epochs" in seen
+    with rules_under(epochs=0.01):
+        assert "epochs" not in one_step.what_is_seen(RECORD, "latent")
+    assert "all of it is in latents" in one_step.on_the_front(RECORD)  # as they were timed in drawing
+
+
+def test_times_are_those_of_measured_calls(monkeypatch):
+    rows = {(row["space"], row["steps"]): row for row in RECORD["results"]["rows"]}
+    (pixel,), latent = (one_step.calls(RECORD, rows[space, 1]) for space in one_step.SPACES)
+    network, decoder = latent
+    assert (network.side, decoder.kind, decoder.side) == (8, "decoder", 32)
+    monkeypatch.setattr(one_step, "measured", lambda: ({pixel: 3.0, network: 1.0, decoder: 3.0}, ["its record"]))
     front = one_step.on_the_front(RECORD)
     assert "it takes both spaces" in front and "5 points, 3 of them consistency models'" in front  # two tie, twice
     assert "begins with pixel, distilled, 1 step (3 s," in front and "50 steps (53 s, KD-E 0.10)" in front
-    latent = [row for row in one_step.timed(RECORD)["results"]["rows"] if row["space"] == "latent"]
+    record, used = one_step.timed(RECORD)
+    latent = [row for row in record["results"]["rows"] if row["space"] == "latent"]
     assert {row["seconds_picture"] for row in latent} == {4, 7, 53}  # a second for each step, and three to decode
+    assert used == ["its record"]
+    monkeypatch.setattr(one_step, "measured", lambda: ({network: 1.0}, []))
+    assert one_step.timed(RECORD)[0] == RECORD
 
 
 def test_what_diverged_is_said_to_have():

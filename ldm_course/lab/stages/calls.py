@@ -16,6 +16,7 @@ from ...networks.autoencoder import Autoencoder
 from ...networks.dit import DiT
 from ...networks.unet import UNet
 from ...networks.video import VideoUNet, VideoUNetConfig
+from ..records import NotRecorded, load_record, recorded
 from .base import Run, Stage, timed
 
 CALLS = "calls-chapter-9"
@@ -41,6 +42,27 @@ class Call:
         """From a configuration in a record, with `changes`; without a kind, of a denoiser of pictures or latents."""
         kind = kind or ("DiT" if "patch_size" in config else "U-Net")
         return cls(kind, json.dumps({**config, **changes}, sort_keys=True), side)
+
+    @classmethod
+    def decoder(cls, first_stage: str, side: int) -> Call:
+        """The decoder of the autoencoder that this record is of, of pictures `side` wide."""
+        return cls.of(load_record(first_stage)["results"]["network"], side, "decoder")
+
+
+def measured() -> tuple[dict[Call, float], list[dict]]:
+    """The seconds of each call of the recorded stage, and its record; nothing where it is not recorded."""
+    try:
+        record = recorded(CALLS)
+    except NotRecorded:
+        return {}, []
+    return {Call(**call["of"]): call["seconds"] for call in record["results"]["calls"]}, [record]
+
+
+def seconds_of(made: Mapping[Call, float], known: Mapping[Call, float]) -> float | None:
+    """What so many of each call take together; None where one has not been measured, or there are none."""
+    if not made or not set(made) <= set(known):
+        return None
+    return sum(times * known[call] for call, times in made.items())
 
 
 def calls(run: Run) -> dict:
