@@ -186,6 +186,7 @@ def test_where_drawing_was_not_timed_a_measured_call_is_counted_as_often_as_it_i
     after, (record,) = whats_next.timed(rows)
     assert record["results"]["batch"] == SMOKE.eval_count
     by_name = {row.method: (row, dict(zip([c.kind for c in row.calls], row.calls.values()))) for row in after}
+    assert calls.Call.of(unet(), 32) == calls.Call.of({k: v for k, v in unet().items() if v is not None}, 32)
     video, times = by_name["video from scratch"]
     assert times == {"clips": 25 / 4, "decoder": 1}  # of a frame, a quarter of the clip's
     (clip, decoder) = video.calls

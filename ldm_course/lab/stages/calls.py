@@ -39,9 +39,11 @@ class Call:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], side: int, kind: str | None = None, **changes) -> Call:
-        """From a configuration in a record, with `changes`; without a kind, of a denoiser of pictures or latents."""
+        """From a configuration in a record, with `changes`; without a kind, of a denoiser of pictures or latents. One
+        network is one call, whichever settings its record leaves out because they are the usual ones."""
         kind = kind or ("DiT" if "patch_size" in config else "U-Net")
-        return cls(kind, json.dumps({**config, **changes}, sort_keys=True), side)
+        whole = from_json(NETWORKS[kind][0], json.dumps({**config, **changes}), "config")
+        return cls(kind, json.dumps(asdict(whole), sort_keys=True), side)
 
     @classmethod
     def decoder(cls, first_stage: str, side: int) -> Call:
