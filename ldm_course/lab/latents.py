@@ -211,7 +211,11 @@ def against_the_lesson(record: Record) -> str:
     taus = ", ".join(f"{name} {ranks[key]['tau']:+.2f}" for name, key in guides.items())
     said = [f"Of the page's own guides {which} what is drawn as the lesson has it (tau: {taus})."]
     if told["are opposed"]:
-        said.append(f"By {' and '.join(told['are opposed'])} the order is the opposite one, beyond chance.")
+        chance = max(ranks[guides[name]]["chance"] for name in told["are opposed"])
+        said.append(
+            f"By {' and '.join(told['are opposed'])} the order is the opposite one: by chance alone that happens in "
+            f"{chance:.0%} of cases, and of {len(ranks)} guides to one sooner."
+        )
     usual = rows["standard"]
     for name in ("more KL", "equivariant"):
         row = rows[name]
@@ -233,9 +237,9 @@ def row_by_row(record: Record, names: Sequence[str]) -> list[str]:
         rebuilt, drawn = row["reconstruction"]["quality"]["kd_e"], row["quality"]["kd_e"]
         psnr = row["reconstruction"]["psnr"]
         whose = (
-            "most of that is the denoiser's doing"
+            "reconstructions alone have less than half of that"
             if rebuilt < drawn / 2
-            else "reconstructions alone have half of it or more"
+            else "reconstructions alone have half of that or more"
         )
         said.append(f"**{name}**: {psnr:.1f} dB; KD-E {rebuilt:.3f} rebuilt, {drawn:.3f} drawn: {whose}.")
     return said

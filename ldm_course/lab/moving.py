@@ -17,6 +17,7 @@ from ..page import films, plotting
 from ..page.numbers import NONE, kd_e, plus_minus, si
 from .claims.both_spaces import BETTER, WORSE, copied, word
 from .claims.ch9_whats_next import apart
+from .claims.learnt import unlike
 from .tables import Record, Table
 
 REAL, MIXED = "encoded and decoded", "frames of different clips"
@@ -225,7 +226,11 @@ def which_space(record: Record) -> str:
             words.append(f"{found} {what}" if found in (BETTER, WORSE) else f"{what} {found} from pixels'")
         said.append(f"after equally many {budget}, {' and '.join(words)}")
     ratio = pixel["clip_flops"] / rows["latent video"]["clip_flops"]
+    judged = [row["quality"]["frames"] for row in rows.values() if "clip_flops" in row]
+    little = (
+        "But frames cover almost nothing of real ones, so distances prove little. " if all(map(unlike, judged)) else ""
+    )
     return (
-        f"Latents have, against pixels, by KD-E of frames and of changes (motion): {'; '.join(said)}. A latent clip "
-        f"costs {ratio:.1f} times fewer FLOPs, decoding included."
+        f"Latents have, against pixels, by KD-E of frames and of changes (motion): {'; '.join(said)}. {little}A latent "
+        f"clip costs {ratio:.1f} times fewer FLOPs, decoding included."
     )

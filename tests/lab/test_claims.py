@@ -1257,6 +1257,12 @@ def test_one_step_is_judged_in_either_space_and_not_too_soon(store):
     ):
         store("few-steps-cifar10-32", in_few_steps(**given))
         assert judged("C9.3").verdict == word, given
+    for one, recall, word in ((1.0, 0.02, NOT_HERE), (1.5, 0.02, NOT_HERE), (1.5, 0.04, REFINED), (5.0, 0.02, REFUTED)):
+        results = in_few_steps(one=one, two=9.0, four=9.0)
+        for row in results["rows"]:
+            row["quality"] |= {"recall": recall} if row["method"] == "distilled" else {}
+        store("few-steps-cifar10-32", results)
+        assert judged("C9.3").verdict == word, (one, recall)
     results = in_few_steps()
     for row in [r for r in results["rows"] if r["method"] == "distilled"]:
         results["rows"].remove(row)

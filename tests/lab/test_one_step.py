@@ -9,12 +9,13 @@ from ldm_course.lab import one_step
 from ldm_course.lab.claims.verdicts import under as rules_under
 from ldm_course.page import plotting
 
+RECALL = 0.3
 KD = {("teacher", 1): 1.0, ("teacher", 4): 0.5, ("teacher", 50): 0.1, ("distilled", 1): 0.3, ("distilled", 4): 0.2}
 KD |= {("without a teacher", 1): 0.6, ("without a teacher", 4): 0.2}
 
 
 def quality(kd):
-    return {"kd_e": kd, "kd_e_error": 0.01, "n_generated": 1000}
+    return {"kd_e": kd, "kd_e_error": 0.01, "n_generated": 1000, "recall": RECALL, "recall_real": 0.6}
 
 
 def row(space, method, sampler, steps):
@@ -101,6 +102,18 @@ def test_sentences_follow_the_numbers():
     with rules_under(epochs=0.01):
         assert "epochs" not in one_step.what_is_seen(RECORD, "latent")
     assert "all of it is in latents" in one_step.on_the_front(RECORD)  # as they were timed in drawing
+
+
+def test_it_is_said_where_pupils_cover_almost_nothing(monkeypatch):
+    said = one_step.who_is_ahead(RECORD) + one_step.in_a_minute(RECORD)
+    assert "prove little" not in said and "though it covers" not in said
+    rows = [
+        r | {"quality": r["quality"] | ({} if r["method"] == "teacher" else {"recall": 0.02})}
+        for r in RECORD["results"]["rows"]
+    ]
+    record = RECORD | {"results": RECORD["results"] | {"rows": rows}}
+    assert one_step.who_is_ahead(record).count("so distances between them prove little.") == 2
+    assert "though it covers 2.0% of real pictures, and the 50 steps 30.0%" in one_step.in_a_minute(record)
 
 
 def test_times_are_those_of_measured_calls(monkeypatch):

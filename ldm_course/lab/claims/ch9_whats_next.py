@@ -132,8 +132,9 @@ def _one_step(seen: Evidence) -> Finding:
     Confirmed: one step is as good as enough (`as_good`). Refined: one step is resolvably better than the teacher's one,
     and within a factor of `off` of enough, or more steps, fewer than the teacher's, are as good but for a `tie`.
     Refuted: neither. Not testable where the teacher has not learnt, where pictures are too few to tell one of its steps
-    from the most, and where a network that falls short has been distilled for less than `epochs`: it may be on its way.
-    A network that does not fall short has shown that it can, however soon.
+    from the most, where a network that falls short has been distilled for less than `epochs`, since it may be on its
+    way, and where what it draws at its best covers next to nothing of real pictures. A network that does not fall short
+    has shown that it can, however soon.
     """
     found = seen.results(FEW_STEPS)
     sides = {space: _one_step_in(found, space) for space in SPACES}
@@ -171,6 +172,9 @@ def _one_step_in(found: dict, space: str) -> Finding:
     missing = lacking(training["epochs"], [])
     if word in (REFINED, REFUTED) and missing:
         return Finding(NOT_HERE, f"{shown}; it falls short, after {missing}")
+    unlearnt = unlike(nearest(taught.values())["quality"])
+    if word in (CONFIRMED, REFINED) and unlearnt:
+        return Finding(NOT_HERE, f"{shown}; {unlearnt}")
     return Finding(word, shown)
 
 

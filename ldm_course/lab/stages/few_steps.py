@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -108,7 +108,7 @@ def few_steps(run: Run) -> dict:
     take the FLOPs of the `few_step_images` in pixels, or `latent_times` as many, as denoisers do.
 
     Then one, two and four steps of each beside the teacher's samplers, from the same noise. `trainings` say where one
-    fails: the loss, the gradient's norm and one step's quality at the end of each division of the levels (`_course`).
+    fails: the loss, the gradient's norm and one step's quality at the end of each division of the levels (`course`).
     A row's `images` and `training_flops` are those of its own training; both ways begin where the teacher's ended, so
     that its own come on top. The distilled network of the latents is this stage's weights.
     """
@@ -223,7 +223,7 @@ def _one(side: Side, way: str) -> tuple[dict, Tensor]:
         "decay": config.decay,
         "images_per_s": steady_rate(progress.history),
         "points": points,
-        "course": diverged or _course(points, _teacher_rows(side)[0]["quality"]),
+        "course": diverged or course(points, _teacher_rows(side)[0]["quality"]),
     }
     print(f"  {side.teacher.space.name}, {way}: {about['course']}", flush=True)
     return {"about": about, "rows": rows}, shown
@@ -261,14 +261,15 @@ def _intervals(step: int, steps: int) -> int:
     return intervals_at(step, steps, COARSEST, FINEST)
 
 
-def _course(points: list[dict], start: dict) -> str:
-    """How one step's KD-E went, from the teacher's own one step on, as far as it is resolved (`verdicts.gain`)."""
-    for before, after in pairwise(points):
-        if (gain(before["quality"], after["quality"]) or 0) < 0:
-            return f"worse from {after['intervals']} intervals on"
-    if (gain(start, points[-1]["quality"]) or 0) <= 0:
-        return "no better than the teacher in one step"
-    return "better than the teacher in one step, and never resolvably worse than before"
+def course(points: Sequence[dict], start: dict) -> str:
+    """How one step's KD-E went, as far as it is resolved (`verdicts.gain`): its end, beside the teacher's own one step,
+    which is `start`, and after which divisions it was worse than before."""
+    better = (gain(start, points[-1]["quality"]) or 0) > 0
+    end = f"{'better' if better else 'no better'} than the teacher in one step"
+    rises = [str(b["intervals"]) for a, b in pairwise(points) if (gain(a["quality"], b["quality"]) or 0) < 0]
+    if not rises:
+        return f"{end}, and never resolvably worse than before"
+    return f"{end}; with {' and '.join(rises)} intervals worse than just before"
 
 
 def _keep_weights(side: Side, d: Denoiser) -> None:
