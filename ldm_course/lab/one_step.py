@@ -36,13 +36,14 @@ def rows_of(record: Record, space: str, method: str, sampler: str = "multistep")
 
 
 def by_steps(record: Record) -> Table:
-    """KD-E with its error: a row for each space and way, a column for each number of steps."""
+    """KD-E with its error, which may follow on the next line: a row for each space and way, a column for each number of
+    steps."""
     every = sorted({row["steps"] for row in record["results"]["rows"]})
     body = []
     for space in SPACES:
         for way, (name, _) in WAYS.items():
             if rows := rows_of(record, space, *way):
-                cells = [kd_e(rows[n]["quality"]) if n in rows else NONE for n in every]
+                cells = [kd_e(rows[n]["quality"]).replace(" ± ", " ±\u00a0") if n in rows else NONE for n in every]
                 body.append([f"{space}, {name}", *cells])
     return ["KD-E after steps", *map(str, every)], body
 

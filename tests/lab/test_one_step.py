@@ -72,7 +72,7 @@ def stored(tmp_path, monkeypatch):
 def test_each_way_has_its_row_and_each_number_of_steps_its_column():
     head, body = one_step.by_steps(RECORD)
     assert head == ["KD-E after steps", "1", "4", "50"] and len(body) == 8
-    assert body[2] == ["pixel, distilled", "0.300 ± 0.010", "0.200 ± 0.010", "–"]
+    assert body[2] == ["pixel, distilled", "0.300 ±\u00a00.010", "0.200 ±\u00a00.010", "–"]
     _, trained = one_step.trainings(RECORD)
     assert trained[0][:2] == ["pixel, distilled", "1,000"] and trained[0][5] == "0.12 → 0.016"
     _, shares = one_step.one_step(RECORD)
