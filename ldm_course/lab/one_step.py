@@ -115,7 +115,8 @@ def trainings(record: Record) -> Table:
     body = []
     for name, about in record["results"]["trainings"].items():
         points, start = about["points"], rows_of(record, name.split(", ")[0], "teacher", "ddim")[1]["quality"]
-        became = course(points, start) if points else about["course"]
+        diverged = not points or about["course"].startswith("diverged")
+        became = about["course"] if diverged else course(points, start)
         ends = [f"{points[0][of]:.2g} → {points[-1][of]:.2g}" if points else NONE for of in ("loss", "grad_norm")]
         seen = [f"{about['images']:,}", f"{about['epochs']:.3g}", si(about["training_flops"], "FLOP")]
         body.append([name, *seen, duration(about["seconds"]), *ends, became])

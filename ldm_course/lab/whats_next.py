@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..checks import from_json
+from ..config import AutoencoderConfig
 from ..page.numbers import NONE, kd_e, plus_minus, si
 from ..page.numbers import seconds as shown_seconds
 from . import cascades, flows, moving, one_step, records
@@ -148,21 +149,30 @@ def _few_steps(record: Record) -> list[Row]:
     ]
 
 
+def _latents_of(decoder: Call) -> tuple[int, int]:
+    """Channels and side of what it decodes."""
+    config = from_json(AutoencoderConfig, decoder.config, "config")
+    return config.latent_channels, decoder.side // config.downsample
+
+
 def _video(record: Record) -> list[Row]:
     """All that was drawn; frames are judged, one by one, and calls are those for a frame."""
     r = record["results"]
     frames, first = r["data"]["frames"], records.recorded(FIRST_STAGE.name)["name"]
 
     def calls(row: Mapping) -> dict[Call, float]:
-        latent, share = row["space"] == "latent", 1 if row["method"] == moving.ALONE else 1 / frames
-        decoder = Call.decoder(first, row["size"])
-        image = r["network"] | (_channels(json.loads(decoder.config)["latent_channels"]) if latent else _channels(3))
-        side = row["size"] // (4 if latent else 1)
-        clips = {"config": {"unet": image, "frames": frames}, "kind": "clips"}
-        network = Call.of(side=side, **(clips if row["network"] == "clips" else {"config": image}))
-        return {network: share * row["evaluations"]} | (
-            {decoder: 1 / frames if row["method"] == moving.STILL else 1} if latent else {}
-        )
+        decoder, latent = Call.decoder(first, row["size"]), row["space"] == "latent"
+        channels, side = _latents_of(decoder) if latent else (3, row["size"])
+        image = r["network"] | _channels(channels)
+        if row["network"] == "clips":
+            network = Call.of({"unet": image, "frames": frames}, side, "clips")
+        else:
+            network = Call.of(image, side)
+        shared = 1 / frames  # of what is done once for a clip
+        found = {network: row["evaluations"] * (1 if row["method"] == moving.ALONE else shared)}
+        if latent:
+            found[decoder] = shared if row["method"] == moving.STILL else 1
+        return found
 
     return [
         Row(
@@ -185,11 +195,10 @@ def _flow(record: Record) -> list[Row]:
     """Every method at its most evaluations by Euler's method."""
     r = record["results"]
     decoder = Call.decoder(r["first_stage"]["record"], size := r["data"]["size"])
-    factor = 2 ** (len(json.loads(decoder.config)["block_out_channels"]) - 1)
 
     def calls(row: Mapping) -> dict[Call, float]:
         network, latent = r["methods"][row["method"]]["network"], row["space"] == "latent"
-        called = Call.of(network, size // factor if latent else size)
+        called = Call.of(network, _latents_of(decoder)[1] if latent else size)
         return {called: row["evaluations"]} | ({decoder: 1} if latent else {})
 
     return [

@@ -104,6 +104,20 @@ def test_sentences_follow_the_numbers():
     assert "all of it is in latents" in one_step.on_the_front(RECORD)  # as they were timed in drawing
 
 
+def test_a_course_is_told_from_its_points_and_a_divergence_as_it_was_recorded():
+    points = [
+        {"intervals": n, "quality": quality(kd), "loss": 1.0, "grad_norm": 1.0} for n, kd in ((8, 0.3), (16, 0.5))
+    ]
+    courses = {
+        "better": "better than the teacher in one step; with 16 intervals worse",
+        "diverged at 64": "diverged at 64",
+    }
+    for recorded, said in courses.items():
+        about = training(recorded) | {"points": points}
+        record = RECORD | {"results": RECORD["results"] | {"trainings": {"latent, distilled": about}}}
+        assert one_step.trainings(record)[1][0][-1].startswith(said)
+
+
 def test_it_is_said_where_pupils_cover_almost_nothing(monkeypatch):
     said = one_step.who_is_ahead(RECORD) + one_step.in_a_minute(RECORD)
     assert "prove little" not in said and "though it covers" not in said
