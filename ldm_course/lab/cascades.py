@@ -90,14 +90,16 @@ def augmentations(record: Record) -> str:
 
 
 def where_it_is_lost(record: Record) -> str:
-    """How much of the distance is the base's doing: the same stages on real small pictures, in a sentence."""
-    real = min(row["quality"]["kd_e"] for row in record["results"]["rows"] if row["options"].get("real"))
-    all_of_it = best(record)["quality"]["kd_e"]
-    whose = (
-        "most of the distance is the base's doing" if real < all_of_it / 2 else "the larger stages lose half or more"
-    )
+    """What becomes of the distance where real small pictures take the place of the base's, all else equal, in a
+    sentence: of the augmentations tried on both, at the one that is best on real ones."""
+    real = both_spaces.nearest(row for row in record["results"]["rows"] if row["options"].get("real"))
+    same = {key: value for key, value in real["options"].items() if key != "real"}
+    before = next(row["quality"]["kd_e"] for row in drawn(record) if row["options"] == same)
+    after = real["quality"]["kd_e"]
+    whose = "most of it came from the base" if after < before / 2 else "half of it or more is left, whatever the base"
     return (
-        f"Told real pictures of 16 × 16, the larger stages come to KD-E {real:.3f}, against {all_of_it:.3f}: {whose}."
+        "Put real pictures of 16 × 16 in the place of those that the base has drawn, and KD-E goes from "
+        f"{before:.3f} to {after:.3f}: {whose}."
     )
 
 

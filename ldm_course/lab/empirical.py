@@ -32,7 +32,7 @@ from ..page.numbers import kd_e, plus_minus, si, times
 from ..training.recipes import seeded
 from .claims import lead
 from .claims.ch2_results import EPOCHS, training_bill
-from .claims.learnt import SPACES, Budget, at_equal_budget
+from .claims.learnt import SPACES, at_equal_budget, nearer, seeds_of
 from .claims.rates import Rates, picture_seconds
 from .profiles import Profile
 from .stages.base import Run
@@ -298,21 +298,17 @@ def bill_rows(side: int, epochs: int, network: str) -> list[list]:
 @dataclass(frozen=True)
 class Match:
     """Two trainings where both have spent the same, the most that both have: points with images and quality, and the
-    latent's lead."""
+    space that is `nearer` to real pictures."""
 
     name: str
     pixel: Mapping
     latent: Mapping
-    ahead: lead.Lead
-
-    @property
-    def nearer(self) -> str:
-        """The space whose pictures are nearer to real ones; "not resolved" where that is within the error."""
-        return "not resolved" if not self.ahead.resolved else "latent" if self.ahead.by > 0 else "pixel"
+    nearer: str
 
 
-def matched(pixel: Record, latent: Record, first: Record, found: Rates) -> list[Match]:
-    """Five ways to say “the same budget”: images, FLOPs and seconds, these two without the first stage and with it."""
+def matched(pixel: Record, latent: Record, first: Record, found: Rates, seeds: Record | None = None) -> list[Match]:
+    """Five ways to say “the same budget”: images, FLOPs and seconds, these two without the first stage and with it.
+    What the seeds scatter is that of the record `seeds`."""
     p, z = pixel["results"], latent["results"]
     budgets = {
         "images": lead.IMAGES,
@@ -321,12 +317,11 @@ def matched(pixel: Record, latent: Record, first: Record, found: Rates) -> list[
         "FLOPs, autoencoder included": lead.flops(z["first_stage"]),
         "seconds, autoencoder included": lead.seconds(found, first["results"]),
     }
-    return [match for name, budget in budgets.items() if (match := _match(name, budget, p["points"], z["points"]))]
-
-
-def _match(name: str, budget: Budget, pixel: Sequence[Mapping], latent: Sequence[Mapping]) -> Match | None:
-    pair, marks = at_equal_budget(budget, pixel, latent), lead.leads(budget, pixel, latent)
-    return Match(name, *pair, marks[-1]) if pair and marks else None
+    known, matches = seeds_of(seeds and seeds["results"]), []
+    for name, budget in budgets.items():
+        if pair := at_equal_budget(budget, p["points"], z["points"]):
+            matches.append(Match(name, *pair, nearer(*(point["quality"] for point in pair), known)))
+    return matches
 
 
 def matched_table(found: Sequence[Match]) -> Table:

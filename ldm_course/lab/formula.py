@@ -187,17 +187,27 @@ def _by(record: Record, option: str, kind: str = "known", **sampler) -> dict[flo
 
 
 def what_guidance_does(record: Record) -> str:
-    """The figure of guidance in words: where obedience is greatest, where KD-E is least, and what variety is left."""
+    """The figure of guidance in words: where obedience is greatest, where KD-E is least, from which other scales these
+    cannot be told apart, and what variety is left."""
     rows = _by(record, "guidance_scale")
     obeys = max(rows, key=lambda s: rows[s]["obeyed"][WHOLE]["right"])
     near = min(rows, key=lambda s: rows[s]["quality"]["kd_e"])
+    less = [s for s in rows if above(rows[s]["obeyed"][WHOLE], rows[obeys]["obeyed"][WHOLE]) == -1]
+    farther = [s for s in rows if (gain(rows[s]["quality"], rows[near]["quality"]) or 0) > 0]
     first, last = min(rows), max(rows)
     spread = [f"{rows[s]['diversity']['ratio']:.2f}" for s in (first, last)]
     return (
-        f"Most prompts are obeyed at s = {obeys:g} ({_right(rows[obeys]['obeyed'])}); the set is nearest to real "
-        f"pictures at s = {near:g}. From s = {first:g} to {last:g} two pictures of one prompt go from {spread[0]} to "
-        f"{spread[1]} times as far apart as pictures of two prompts."
+        f"Most prompts are obeyed at s = {obeys:g} ({_right(rows[obeys]['obeyed'])}{_alike(rows, {obeys, *less})}); "
+        f"the set is nearest to real pictures at s = {near:g} ({kd_e(rows[near]['quality'])}"
+        f"{_alike(rows, {near, *farther})}). From s = {first:g} to {last:g} two pictures of one prompt go from "
+        f"{spread[0]} to {spread[1]} times as far apart as pictures of two prompts."
     )
+
+
+def _alike(rows: Iterable[float], apart: Iterable[float]) -> str:
+    """Which scales are not `apart` from the best, as the rest of a bracket."""
+    alike = sorted(set(rows) - set(apart))
+    return f"; not told apart from s = {', '.join(f'{s:g}' for s in alike)}" if alike else ""
 
 
 def _enough(rows: Mapping[float, Mapping], worse: Callable[[Mapping, Mapping], bool]) -> float:

@@ -11,7 +11,7 @@ from ldm_course.config import AutoencoderConfig, UNetConfig
 from ldm_course.denoiser import Denoiser
 from ldm_course.diffusion.schedules import make_schedule
 from ldm_course.lab import empirical
-from ldm_course.lab.claims import ch2_results, lead
+from ldm_course.lab.claims import ch2_results
 from ldm_course.lab.claims.rates import Rates
 from ldm_course.lab.profiles import PROFILES
 from ldm_course.measure.complexity import autoencoder_flops, unet_flops
@@ -170,9 +170,15 @@ def test_five_budgets_may_have_different_winners():
     assert len(right.get_yticks()) == 5
 
 
-def test_a_lead_within_its_error_is_not_resolved_and_no_common_budget_is_no_row():
-    close = empirical.Match("x", {}, {}, lead.Lead(1.0, 0.01, 0.02))
-    assert close.nearer == "not resolved"
+def test_a_lead_within_the_scatter_of_seeds_is_none_and_no_common_budget_is_no_row():
+    def run(space, kd):
+        point = {"images": 64, "quality": judged(kd), "again": judged(kd), "loss_test": 0.1, "step": 9}
+        return {"space": space, "times": 1, "points": [point], "spikes": {"loss": []}}
+
+    runs = [run(space, kd) for space in ("pixel", "latent") for kd in (0.2, 1.0, 1.8)]
+    scattered = {"results": {"images": 64, "runs": runs}}
+    (by_images, *_) = empirical.matched(PIXEL, LATENT, FIRST, RATES, scattered)
+    assert by_images.name == "images" and by_images.nearer == "not told apart"
     late = denoiser([(100, 100, 2.0), (400, 400, 1.0)], {"training_flops": 10**9})
     names = [m.name for m in empirical.matched(PIXEL, late, FIRST, RATES)]
     assert "FLOPs, autoencoder included" not in names and "images" in names

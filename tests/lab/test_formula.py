@@ -139,7 +139,11 @@ def test_sentences_say_what_the_tables_and_curves_show():
     assert "40% of the guided" in said and "guidance 10%" in said and "20% (**resolvably less**)" in said
     assert "is count (90%, by chance 5%), least shapes (20%, by chance 5%)" in said
     said = formula.what_guidance_does(record)
-    assert "s = 3 (40%)" in said and "nearest to real pictures at s = 1." in said and "from 0.90 to 0.40 times" in said
+    assert "s = 3 (40%); the" in said and "at s = 1 (0.200 ± 0.010). From" in said and "from 0.90 to 0.40 times" in said
+    close = [of("known", 1.0, 0.39, 0.31, 0.9), of("known", 3.0, 0.4, 0.3, 0.6), of("known", 7.5, 0.3, 0.5, 0.4)]
+    said = formula.what_guidance_does({"results": {"rows": close}})
+    assert "s = 3 (40%; not told apart from s = 1); the" in said
+    assert "at s = 3 (0.300 ± 0.010; not told apart from s = 1). From" in said
     said = formula.what_steps_give(record)
     assert "DDIM from 100 steps on for obedience and from 100 for" in said
     assert "DPM-Solver++ from 5 steps on for obedience and from 20 for" in said

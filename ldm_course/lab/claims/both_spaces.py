@@ -115,7 +115,7 @@ def settings(seen: Evidence) -> dict[str, list[Compared] | str]:
     try:
         known = seeds_of(seen.results(SEEDS))
     except NotRecorded:
-        known = Seeds(0, {"pixel": 0.0, "latent": 0.0})
+        known = seeds_of(None)
     found: dict[str, list[Compared] | str] = {}
     for name, compare in SETTINGS.items():
         try:

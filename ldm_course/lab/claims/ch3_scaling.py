@@ -49,13 +49,13 @@ def _grows(seen: Evidence) -> Finding:
 
 def grows(seen: Evidence) -> tuple[float | None, str]:
     """By what factor the speed-up of a sampling step at f = 4 grows from the smallest side to the largest, with the
-    networks that one would build for each size, and what to say of it; None where only one side was measured."""
+    networks that one would build for each size, and what to say of it, at every side; None where only one side was
+    measured."""
     found = {network: speedups(seen, network) for network in (BUILT, STANDARD)}
     parts = []
     for network, faster in found.items():
         if len(faster) > 1:
-            small, large = min(faster), max(faster)
-            parts.append(f"{network}: {faster[small]:.1f}x at {small}, {faster[large]:.0f}x at {large}")
+            parts.append(f"{network}: " + ", ".join(f"{times:.3g}x at {side}" for side, times in faster.items()))
     faster = found[BUILT]
     if len(faster) < 2:
         return None, "a sampling step was measured in both spaces at fewer than two sides"

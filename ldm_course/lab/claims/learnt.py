@@ -66,12 +66,21 @@ class Seeds:
         return math.hypot(self.spread["pixel"] * pixel["kd_e"], self.spread["latent"] * latent["kd_e"])
 
 
-def seeds_of(results: dict) -> Seeds:
-    """From the results of the stage `seeds-…`, at the images that both spaces were judged at."""
+def seeds_of(results: dict | None) -> Seeds:
+    """From the results of the stage `seeds-…`, at the images that both spaces were judged at; none, and no scatter,
+    without results."""
+    if results is None:
+        return Seeds(0, dict.fromkeys(SPACES, 0.0))
     found = {space: stability.calm(results, space, results["images"]) for space in SPACES}
     if None in found.values() or min(len(c.kd_e) for c in found.values()) < 2:
         return Seeds(0, dict.fromkeys(SPACES, 0.0))
     return Seeds(min(len(c.kd_e) for c in found.values()), {s: stability.spread(c.kd_e) for s, c in found.items()})
+
+
+def nearer(pixel: dict, latent: dict, seeds: Seeds) -> str:
+    """The space whose judged pictures are nearer to real ones, with the scatter of the seeds, or "not told apart"."""
+    change = gain(pixel, latent, seeds.between(pixel, latent))
+    return "not told apart" if change is None else "latent" if change > 0 else "pixel"
 
 
 def better(before: dict, after: dict, seeds: float = 0.0) -> str:
