@@ -7,7 +7,9 @@ names of their own, so that a number never hides what it was measured on.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import json
 import math
 import shutil
 import sys
@@ -22,7 +24,7 @@ import torch
 from ..checkpoints import load_model
 from ..data.loaders import open_picture
 from ..device import default_device
-from ..files import PLACES, at_work_in, check_free, home, place_of, writable_folder, written_together
+from ..files import PLACES, at_work_in, check_free, home, place_of, writable_folder, written_together, written_whole
 from ..page.numbers import duration, number
 from .profiles import Profile
 from .records import code_state, figure, is_finished, load_record, make_record, place, save_record, state
@@ -191,10 +193,13 @@ def _run_one(stage: Stage, profile: Profile, out: Path, minutes: float | None) -
 
 
 def _run_alone(stage: Stage, profile: Profile, out: Path, minutes: float | None, new: Path) -> None:
-    """Runs a stage; what it writes into the folder `new` goes to its place together with the record."""
+    """Runs a stage; what it writes into the folder `new` goes to its place together with the record. Of one that goes
+    on where an earlier process stopped, the record has the seconds of all."""
     usual = math.inf if profile.scale.long else 60 * stage.minutes[profile.name]
     limit = usual if minutes is None else 60 * minutes
     code, started = code_state(), time.perf_counter()
+    clock = new.parent / "seconds.json"  # of the processes before
+    before = json.loads(clock.read_text()) if clock.is_file() else 0.0
 
     def keep(results: dict) -> None:
         clocks = [results.get("training") or {}, *results.get("points", [])]
@@ -204,7 +209,7 @@ def _run_alone(stage: Stage, profile: Profile, out: Path, minutes: float | None,
             "compare" if stage.name.startswith("compare") else "reference",
             {"stage": stage.name, **results, **went_on_from(run)},
             command=sys.argv,
-            seconds=max(time.perf_counter() - started, trained),
+            seconds=max(before + time.perf_counter() - started, trained),
             data_source=(results.get("data") or {}).get("source"),
             profile=profile.name,
             seed=0,
@@ -225,7 +230,14 @@ def _run_alone(stage: Stage, profile: Profile, out: Path, minutes: float | None,
     check_free(*(place_of(kind, run.name, out) for kind in PLACES))
     # where a process has the GPU for itself: chosen by timing beside others, kernels have once returned rubbish
     torch.backends.cudnn.benchmark = run.device.type == "cuda" and not run.scale.long
-    keep(stage.run(run))
+    try:
+        keep(stage.run(run))
+    except BaseException:
+        if any(new.parent.iterdir()):  # something to go on from
+            with contextlib.suppress(OSError), written_whole(clock) as path:
+                path.write_text(json.dumps(before + time.perf_counter() - started))
+        raise
+    clock.unlink(missing_ok=True)
 
 
 def collect(profile: Profile, out: Path, names: list[str] | None = None, say: Callable[[str], None] = print) -> None:

@@ -1137,7 +1137,7 @@ def autoencoders(psnr, rebuilt, drawn, epochs=20.2, n=1000, error=0.001):
         for i, (p, r, d) in enumerate(zip(psnr, rebuilt, drawn, strict=True))
     ]
     rows.sort(key=latents.MEASURES[latents.REBUILT])
-    return {"finished": True, "rows": rows, "steps": 25, "ranks": latents._ranks(rows)}
+    return {"finished": True, "rows": rows, "steps": 25, "ranks": latents.ranks_of(rows)}
 
 
 RISING = [0.01 * i for i in range(1, 9)]

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -720,6 +721,28 @@ def test_a_run_that_goes_on_counts_what_was_trained_before_the_stop(found, tmp_p
     monkeypatch.setattr(reference, "STAGES", {"c": Stage("c", "was trained before", lambda run: found, {"smoke": 1})})
     run_stages(["c"], SMOKE, tmp_path, say=print)
     assert load_record("c-smoke", tmp_path / "records")["seconds"] == 1234
+
+
+def test_a_run_in_parts_has_the_seconds_of_all(tmp_path, monkeypatch):
+    clock, stops = [0.0], [True, True, False, False]
+
+    def parts(run):
+        (run.folder / "state").touch()
+        clock[0] += 100.0
+        if stops.pop(0):
+            raise KeyboardInterrupt
+        return {}
+
+    monkeypatch.setattr(reference, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(reference, "STAGES", {"c": Stage("c", "goes on", parts, {"smoke": 1})})
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_stages(["c"], SMOKE, tmp_path, say=print)
+    run_stages(["c"], SMOKE, tmp_path, say=print)
+    assert load_record("c-smoke", tmp_path / "records")["seconds"] == 300
+    (tmp_path / "records" / "c-smoke.json").unlink()  # and begins anew
+    run_stages(["c"], SMOKE, tmp_path, say=print)
+    assert load_record("c-smoke", tmp_path / "records")["seconds"] == 100
 
 
 def test_published_weights_are_few_and_small(tmp_path, house, monkeypatch):

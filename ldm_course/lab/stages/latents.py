@@ -169,12 +169,12 @@ def _results(judge: Judge, power: Tensor, found: dict[str, dict]) -> dict:
         "network": run.profile.latents_unet,
         "pictures_spectrum": power,
         "rows": rows,
-        "ranks": _ranks(rows) if len(rows) > 1 else None,
+        "ranks": ranks_of(rows) if len(rows) > 1 else None,
         "rows_of_the_picture": ["held-out pictures", *(f"{name}: {SHOWN} rebuilt, {SHOWN} drawn" for name in found)],
     }
 
 
-def _ranks(rows: list[dict]) -> dict[str, dict[str, dict]]:
+def ranks_of(rows: list[dict]) -> dict[str, dict[str, dict]]:
     """`rank_correlation`s of each measure with what is drawn, or rebuilt; of KD-E alone the errors are known."""
     judged = {"drawn": [r["quality"] for r in rows], "rebuilt": [r["reconstruction"]["quality"] for r in rows]}
     errors = {of: [quality["kd_e_error"] for quality in each] for of, each in judged.items()}
