@@ -157,7 +157,7 @@ def ratios(
         "sample at 256": f"50 steps and decoding, 256 a side{network}",
         "sample at 512": f"50 steps and decoding, 512 a side{network}",
         "memory": "kept for the backward pass, an image",
-        "batch": f"largest batch that fits, {side} a side (latent / pixel){network}",
+        "batch": f"largest batch that fits, {side} a side, LDM's 256 (latent / pixel){network}",
     }
     columns = (CLAIMED, PUBLISHED, found)
     return [(text, *(column.get(key) for column in columns)) for key, text in says.items()]

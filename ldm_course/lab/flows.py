@@ -236,10 +236,14 @@ def what_patches_ask_for(record: Record) -> str:
     said.append(f"KD-E of what those with {patch} × {patch} pixels draw: {each(large, kd, 2)}.")
     best = min(large.values(), key=kd)
     if best in unlearnt:
-        first = PREDICTED[methods_of[best]["prediction"]][1]
+        first, other = (
+            PREDICTED[methods_of[name]["prediction"]][1]
+            for name in (best, min(large.values(), key=lambda name: rows[name]["quality"]["fd_e"]))
+        )
+        beside = ", as FD-E does," if first == other else f" (FD-E {other}),"
         said.append(
-            f"**It puts {first} first, and the pictures below say that it is wrong.** Features of what looks like no "
-            "photograph lie nowhere near those of photographs, and their distances order nothing. Where all is bad, "
+            f"**It puts {first} first{beside} and the pictures below say that it is wrong.** Features of what looks like "
+            "no photograph lie nowhere near those of photographs, and their distances need not agree. Where all is bad, "
             "trust the loss and your eyes, and look before you quote a number."
         )
     return " ".join(said)

@@ -221,9 +221,9 @@ def which_space(record: Record) -> str:
     pixel, said = rows["pixel video"], []
     for name, budget in (("latent video", "training frames"), ("latent video of as many FLOPs", "training FLOPs")):
         words = []
-        for part, what in (("frames", "frames"), ("changes", "motion")):
+        for part in ("frames", "changes"):
             found = word(pixel["quality"][part], rows[name]["quality"][part])
-            words.append(f"{found} {what}" if found in (BETTER, WORSE) else f"{what} {found} from pixels'")
+            words.append(f"{found} {part}" if found in (BETTER, WORSE) else f"{part} {found} from pixels'")
         said.append(f"after equally many {budget}, {' and '.join(words)}")
     ratio = pixel["clip_flops"] / rows["latent video"]["clip_flops"]
     judged = [row["quality"]["frames"] for row in rows.values() if "clip_flops" in row]
@@ -231,6 +231,7 @@ def which_space(record: Record) -> str:
         "But frames cover almost nothing of real ones, so distances prove little. " if all(map(unlike, judged)) else ""
     )
     return (
-        f"Latents have, against pixels, by KD-E of frames and of changes (motion): {'; '.join(said)}. {little}A latent "
-        f"clip costs {ratio:.1f} times fewer FLOPs, decoding included."
+        f"Latents have, against pixels, by KD-E: {'; '.join(said)}. (Changes say by how much frames differ, and not "
+        f"whether things move: a still may be nearest.) {little}A latent clip costs {ratio:.1f} times fewer FLOPs, "
+        "decoding included."
     )

@@ -231,7 +231,10 @@ def in_a_minute(record: Record) -> str:
     helps = (gain(fog, pupil) or 0) > 0
     end = f"that is {way:.0%} of the way" if helps else "which is no better"
     if unlike(pupil):
-        end += f", though it covers {pupil['recall']:.1%} of real pictures, and the {steps} steps {most['recall']:.1%}"
+        end += (
+            f", though it covers {pupil['recall']:.1%} of real pictures (recall), and the {steps} steps "
+            f"{most['recall']:.1%}, where other real ones cover {most['recall_real']:.0%}"
+        )
     return (
         f"In latents of CIFAR-10 the denoiser's KD-E to real pictures is {fog['kd_e']:.2f} in one DDIM step and "
         f"{most['kd_e']:.2f} in {steps}; its distilled pupil has {pupil['kd_e']:.2f} in one, {end}."

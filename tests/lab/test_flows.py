@@ -157,7 +157,10 @@ def test_patches_are_told_by_the_loss_that_all_share_and_a_distance_that_disagre
     for row in one["results"]["rows"]:
         if row["method"] == u:
             row["quality"]["kd_e"] = 0.001
-    assert "It puts u first, and the pictures below say that it is wrong" in flows.what_patches_ask_for(one)
+    assert "It puts u first (FD-E x₀), and the pictures below say that it is wrong" in flows.what_patches_ask_for(one)
+    for row in one["results"]["rows"]:
+        row["quality"]["fd_e"] = 1000 * row["quality"]["kd_e"]
+    assert "It puts u first, as FD-E does, and the" in flows.what_patches_ask_for(one)
     one["results"]["methods"][eps]["loss"] = 1.5 * one["results"]["methods"][x0]["loss"]
     assert "does not happen here to its full extent" in flows.what_patches_ask_for(one)
 

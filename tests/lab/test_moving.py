@@ -102,11 +102,13 @@ def test_sentences_follow_the_numbers():
     assert f"in *{moving.MIXED}* 1%" in wrong and "90% of the things are kept, and the ground" in wrong
     assert f"More things are kept by *{moving.ALIGNED}*" in wrong and "bend 2.0 times as much" in wrong
     space = moving.which_space(RECORD)
-    assert "after equally many training frames, better frames and better motion" in space
+    assert "after equally many training frames, better frames and better changes" in space
     assert "after equally many training FLOPs, frames not told apart from pixels'" in space
     assert "costs 4.0 times fewer" in space
     worse = moving.which_space(changed("latent video", changes=0.9))
-    assert "after equally many training frames, better frames and worse motion" in worse and "prove little" not in worse
+    assert (
+        "after equally many training frames, better frames and worse changes" in worse and "prove little" not in worse
+    )
     rows = [
         row | {"quality": dict.fromkeys(("frames", "changes"), quality(0.3, 0.02))} for row in RECORD["results"]["rows"]
     ]

@@ -127,7 +127,10 @@ def test_it_is_said_where_pupils_cover_almost_nothing(monkeypatch):
     ]
     record = RECORD | {"results": RECORD["results"] | {"rows": rows}}
     assert one_step.who_is_ahead(record).count("so distances between them prove little.") == 2
-    assert "though it covers 2.0% of real pictures, and the 50 steps 30.0%" in one_step.in_a_minute(record)
+    assert (
+        "though it covers 2.0% of real pictures (recall), and the 50 steps 30.0%, where other real"
+        in one_step.in_a_minute(record)
+    )
 
 
 def test_times_are_those_of_measured_calls(monkeypatch):

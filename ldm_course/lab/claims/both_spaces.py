@@ -1,7 +1,7 @@
 """Latents beside pixels under one budget, wherever chapter 9 has both (C9.5).
 
-By KD-E, at equal counts of pictures. The first stage, which all of the course shares, is on no bill here, and
-`first_stage` says how large it is; the decoder is on that of every picture.
+By KD-E, at equal counts of pictures. First stages are on no bill here, and `first_stage` says how large that of few
+steps and flows is; the decoder is on that of every picture.
 """
 
 from __future__ import annotations
@@ -134,14 +134,14 @@ def word_of(setting: str, seen: Evidence) -> str:
 
 
 def first_stage(seen: Evidence) -> str:
-    """How large the bill is that the flows leave out, in a sentence; empty where it is not recorded."""
+    """How large the bill is that few steps and flows leave out, in a sentence; empty where it is not recorded."""
     try:
         r = seen.results(FLOW)
     except NotRecorded:
         return ""
     first = r["first_stage"]["training_flops"]
     most = max(of["training_flops"] for of in r["methods"].values())
-    return f"Its training took {si(first, 'FLOP')}, {first / most:.2g} times the dearest of the flows' networks."
+    return f"That of CIFAR-10 took {si(first, 'FLOP')}, {first / most:.2g} times the dearest of the flows' networks."
 
 
 # The settings -------------------------------------------------------------------------------------------------------

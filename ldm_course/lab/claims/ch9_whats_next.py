@@ -324,7 +324,7 @@ def _space(seen: Evidence) -> Finding:
     return Finding(
         worst(*(BY_SPACE[w] for w in words.values())),
         "KD-E, pixels to latents. " + "; ".join(f"{name}: {both_spaces.told(of)}" for name, of in found.items()),
-        f"The first stage, which all of these share, is on no bill. {both_spaces.first_stage(seen)} Each network was "
+        f"First stages are on no bill. {both_spaces.first_stage(seen)} Each network was "
         "trained once, and what another seed would change is taken from chapter 5's.",
     )
 
