@@ -242,9 +242,9 @@ def what_patches_ask_for(record: Record) -> str:
         )
         beside = ", as FD-E does," if first == other else f" (FD-E {other}),"
         said.append(
-            f"**It puts {first} first{beside} and the pictures below say that it is wrong.** Features of what looks like "
-            "no photograph lie nowhere near those of photographs, and their distances need not agree. Where all is bad, "
-            "trust the loss and your eyes, and look before you quote a number."
+            f"**It puts {first} first{beside} and the pictures below say that it is wrong.** Features of what looks "
+            "like no photograph lie far from those of photographs, and their distances need not agree. Where all is "
+            "bad, trust the loss and your eyes, and look before you quote a number."
         )
     return " ".join(said)
 
