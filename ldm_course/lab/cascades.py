@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from matplotlib.figure import Figure
 
@@ -77,16 +77,21 @@ def best(record: Record) -> Mapping:
 
 
 def augmentations(record: Record) -> str:
-    """What augmentation does at the usual steps, in a sentence."""
+    """What augmentation does in drawing at the usual steps, in a sentence: which comes nearest, and which others can be
+    told from it."""
     usual = record["results"]["rows"][0]["options"]["steps"]
     of = {row["options"]["augmentation"]: row["quality"] for row in drawn(record) if row["options"]["steps"] == usual}
-    none, level = of[0.0], min(of, key=lambda a: of[a]["kd_e"])
-    shown = f"KD-E {none['kd_e']:.3f} with none, {of[level]['kd_e']:.3f} at {level:g}"
-    change = gain(none, of[level])
-    if level == 0:
-        return f"No augmentation in drawing is the best ({none['kd_e']:.3f}): a little noise in training was enough."
-    words = "resolvably better" if change and change > 0 else "not told apart"
-    return f"Of the augmentations in drawing, {level:g} comes nearest: {shown}, {words}."
+    best = min(of, key=lambda level: of[level]["kd_e"])
+    farther = [level for level in of if (gain(of[level], of[best]) or 0) > 0]
+    alike = [level for level in of if level not in (best, *farther)]
+    said = [f"Of the augmentations in drawing, {best:g} comes nearest (KD-E {of[best]['kd_e']:.3f})"]
+    said += [f"not told apart from it: {_levels(alike)}"] if alike else []
+    said += [f"resolvably farther: {_levels(farther)}"] if farther else []
+    return "; ".join(said) + "."
+
+
+def _levels(of: Iterable[float]) -> str:
+    return ", ".join(f"{level:g}" for level in of)
 
 
 def where_it_is_lost(record: Record) -> str:
