@@ -1,8 +1,8 @@
 """What the literature shows of each claim, beside our verdicts and never in their place.
 
 At scales that cannot be tested here it supports a claim, or speaks against it or against what we find at 32 pixels.
-Every figure was read in the table or abstract that is named with it; FID is of 50,000 pictures unless it says otherwise. What is
-not in here we know no table for.
+Every figure was read in the table or abstract that is named with it; FID is of 50,000 pictures unless it says
+otherwise. What is not in here we know no table for.
 """
 
 from __future__ import annotations
