@@ -76,6 +76,19 @@ def best(record: Record) -> Mapping:
     return both_spaces.nearest(drawn(record))
 
 
+def beside_one(record: Record, one: Record) -> str:
+    """What the cascade has come to beside one pixel network that was trained on no more FLOPs, and where that ends, in
+    a sentence; empty where it has no mark at so few."""
+    spent, last = record["results"]["training"]["flops"], one["results"]["points"][-1]
+    if (point := both_spaces.last_within(one["results"], spent)) is None:
+        return ""
+    return (
+        f"After training of {si(spent, 'FLOP')} the cascade has a KD-E of {best(record)['quality']['kd_e']:.3f}, one "
+        f"pixel network of no more {point['quality']['kd_e']:.3f}, and after {last['flops'] / spent:.1f} times as many "
+        f"{last['quality']['kd_e']:.3f}."
+    )
+
+
 def augmentations(record: Record) -> str:
     """What augmentation does in drawing at the usual steps, in a sentence: which comes nearest, and which others can be
     told from it."""

@@ -1,6 +1,7 @@
 """Chapter 9's tables and figures of a cascade, from a record made up here."""
 
-from ldm_course.lab import cascades
+from ldm_course.lab import cascades, records
+from ldm_course.lab.figures import stored_rows
 
 
 def quality(kd_e):
@@ -60,3 +61,19 @@ def test_training_is_on_one_axis():
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["one network, pixels", "cascade, pixels", "latents, a smaller network"]
     assert len(cascades.by_training(HELPS, one).axes[0].get_legend().get_texts()) == 2
+    said = cascades.beside_one(HELPS, one)
+    assert "of 8 TFLOP the cascade has a KD-E of 0.300, one pixel network of no more 0.900" in said
+    assert said.endswith("after 1.2 times as many 0.400.")
+    assert cascades.beside_one(HELPS, {"results": {"points": one["results"]["points"][1:]}}) == ""
+
+
+def test_the_sheet_has_each_stage_under_its_name_from_the_stored_picture():
+    stored = records.load_record("cascade-emoji-64-hours")
+    figure, rows = cascades.sheet(stored), stored_rows(stored)
+    assert [text.get_text().replace("\n", " ") for text in figure.axes[0].texts] == list(rows)
+    shown = figure.axes[0].images[0].get_array()
+    for i, row in enumerate(rows.values()):
+        first = row[0].permute(1, 2, 0).numpy()
+        assert (shown[i * 132 : i * 132 + 128 : 2, 0:128:2] == first).all()  # 128 screen pixels a picture
+    small, *_ = rows.values()  # each pixel of 16 is a block of 4
+    assert (small[..., ::4, ::4].repeat_interleave(4, -2).repeat_interleave(4, -1) == small).all()
