@@ -3,7 +3,6 @@ beforehand (see `tables` and `figures`)."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -159,10 +158,8 @@ def sheet(record: Record, names: Sequence[str]) -> plotting.Picture:
     stored = {key.partition(":")[0]: row for key, row in stored_rows(record).items()}
     rows = {"unseen pictures": stored["held-out pictures"]} | {name: stored[name] for name in names}
     above = ["rebuilt"] * SHOWN + ["drawn"] * SHOWN
-    figure, file = plotting.named_rows(rows, above, scale=1), io.BytesIO()
-    figure.savefig(file, format="jpeg", dpi=1.5 * figure.dpi, pil_kwargs={"quality": 80})
-    width = round(1.5 * figure.dpi * figure.get_figwidth())
-    return plotting.Picture(file.getvalue(), width, "Held-out pictures; rebuilt and drawn: " + ", ".join(names))
+    alt = "Held-out pictures; rebuilt and drawn: " + ", ".join(names)
+    return plotting.Picture.of(plotting.named_rows(rows, above, scale=1), alt, 1.5)
 
 
 def extremes(record: Record) -> dict[str, dict]:

@@ -273,6 +273,13 @@ class Picture:
             raise ValueError("alt is empty; say what is to be seen")
         self.data, self.kind, self.width, self.alt = data, kind, width, alt
 
+    @classmethod
+    def of(cls, figure: Figure, alt: str, scale: float = 1.0) -> Picture:
+        """A figure as a JPEG, `scale` times as large: for photographs, and many small pictures, less than a PNG."""
+        file = io.BytesIO()
+        figure.savefig(file, format="jpeg", dpi=scale * figure.dpi, pil_kwargs={"quality": 80})
+        return cls(file.getvalue(), round(scale * figure.dpi * figure.get_figwidth()), alt)
+
     def __repr__(self) -> str:
         return f"<{self.alt}>"
 

@@ -238,6 +238,14 @@ def test_a_stored_picture_keeps_its_bytes_and_its_words(kind):
     assert how == {f"image/{kind}": {"width": 300, "alt": "A red field"}}
 
 
+def test_a_figure_becomes_a_jpeg_of_its_size():
+    made = plotting.Picture.of(plotting.grid(pictures(4), 2, scale=4), "Four", 1.5)
+    with Image.open(io.BytesIO(made.data)) as image:
+        assert (made.kind, image.format, image.width) == ("image/jpeg", "JPEG", made.width)
+    once = plotting.Picture.of(plotting.grid(pictures(4), 2, scale=4), "Four")
+    assert abs(made.width - 1.5 * once.width) <= 1
+
+
 def test_other_bytes_and_no_words_are_refused():
     with pytest.raises(ValueError, match="expected the bytes of a PNG or JPEG"):
         plotting.Picture(b"<svg></svg>", width=300, alt="A red field")
