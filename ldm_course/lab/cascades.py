@@ -76,6 +76,9 @@ def best(record: Record) -> Mapping:
     return both_spaces.nearest(drawn(record))
 
 
+_UNEQUAL = "; but that one was trained in batches of another size, so that equal FLOPs are unequal updates."
+
+
 def beside_one(record: Record, one: Record) -> str:
     """What the cascade has come to beside one pixel network that was trained on no more FLOPs, and where that ends, in
     a sentence; empty where it has no mark at so few."""
@@ -85,7 +88,8 @@ def beside_one(record: Record, one: Record) -> str:
     return (
         f"After training of {si(spent, 'FLOP')} the cascade has a KD-E of {best(record)['quality']['kd_e']:.3f}, one "
         f"pixel network of no more {point['quality']['kd_e']:.3f}, and after {last['flops'] / spent:.1f} times as many "
-        f"{last['quality']['kd_e']:.3f}."
+        f"{last['quality']['kd_e']:.3f}"
+        + ("." if both_spaces.equal_batches(record["results"], one["results"]) else _UNEQUAL)
     )
 
 
@@ -114,10 +118,10 @@ def where_it_is_lost(record: Record) -> str:
     same = {key: value for key, value in real["options"].items() if key != "real"}
     before = next(row["quality"]["kd_e"] for row in drawn(record) if row["options"] == same)
     after = real["quality"]["kd_e"]
-    whose = "most of it came from the base" if after < before / 2 else "half of it or more is left, whatever the base"
+    limit = "is the base" if after < before / 2 else "are the larger stages"
     return (
         "Put real pictures of 16 × 16 in the place of those that the base has drawn, and KD-E goes from "
-        f"{before:.3f} to {after:.3f}: {whose}."
+        f"{before:.3f} to {after:.3f}: {after / before:.0%} of it is left, so the main limit here {limit}."
     )
 
 

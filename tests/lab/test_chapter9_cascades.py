@@ -16,6 +16,7 @@ def row(kd_e, augmentation=0.0, steps=(50, 25, 25), **more):
 def record(*rows):
     stages = [
         {"size": side, "parameters": 10**6, "images": 64 * 100 // side, "epochs": 1.0, "training_flops": flops}
+        | {"batch_size": 64}
         for side, flops in ((16, 1e12), (32, 2e12), (64, 5e12))
     ]
     return {"results": {"stages": stages, "training": {"flops": 8e12}, "rows": list(rows)}}
@@ -40,9 +41,9 @@ def test_sentences_depend_on_the_numbers():
     close = record(row(0.3), row(0.31, 0.1), row(0.5, 0.2))
     said = cascades.augmentations(close)
     assert said.endswith("0 comes nearest (KD-E 0.300); not told apart from it: 0.1; resolvably farther: 0.2.")
-    assert cascades.where_it_is_lost(HELPS).endswith("from 0.300 to 0.100: most of it came from the base.")
+    assert cascades.where_it_is_lost(HELPS).endswith("33% of it is left, so the main limit here is the base.")
     more = record(row(0.1), row(0.35, 0.1), row(0.35, real=True), row(0.2, 0.1, real=True))
-    assert "from 0.350 to 0.200: half of it or more is left" in cascades.where_it_is_lost(more)
+    assert "from 0.350 to 0.200: 57% of it is left, so the main limit here are" in cascades.where_it_is_lost(more)
     assert cascades.best(HELPS)["options"]["augmentation"] == 0.1 and len(cascades.drawn(HELPS)) == 4
 
 
@@ -61,9 +62,12 @@ def test_training_is_on_one_axis():
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["one network, pixels", "cascade, pixels", "latents, a smaller network"]
     assert len(cascades.by_training(HELPS, one).axes[0].get_legend().get_texts()) == 2
+    one["results"]["training"] = {"batch_size": 64}
     said = cascades.beside_one(HELPS, one)
     assert "of 8 TFLOP the cascade has a KD-E of 0.300, one pixel network of no more 0.900" in said
     assert said.endswith("after 1.2 times as many 0.400.")
+    other = {"results": one["results"] | {"training": {"batch_size": 256}}}
+    assert cascades.beside_one(HELPS, other).endswith("0.400" + cascades._UNEQUAL)
     assert cascades.beside_one(HELPS, {"results": {"points": one["results"]["points"][1:]}}) == ""
 
 

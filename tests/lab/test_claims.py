@@ -405,7 +405,7 @@ def test_growth_is_judged_by_the_networks_that_one_would_build(store):
     assert judged("C10.2").verdict == REFUTED and "contradicts C3.3" in judged("C10.2").holds
     store("cost", costs(growth=3, built=1))  # it grows by attention that nobody would run
     assert judged("C3.3").verdict == REFUTED and judged("C10.2").verdict == CONFIRMED
-    assert "built for the size: 16.0x at 32, 16x at 512; standard: 16.0x at 32, 48x" in judged("C3.3").found
+    assert "built for the size: 16x at 32, 16x at 512; standard: 16x at 32, 48x" in judged("C3.3").found
     store("cost", costs(growth=1, built=0.5))  # what shrinks is as little constant
     assert judged("C3.3").verdict == REFUTED == judged("C10.2").verdict
     store("cost", {"rows": [cost_row(32, 1, 1.6), cost_row(32, 4, 0.1)]})  # one side
@@ -1074,12 +1074,13 @@ def test_control_is_judged_of_what_has_learnt_and_by_enough_pictures(store):
         assert judged("C8.3").verdict == REFUTED
 
 
-def one_network(marks):
+def one_network(marks, batch=64):
     """Points of a pixel network's training, by (FLOPs, images, KD-E)."""
     points = [
-        {"flops": flops, "images": images, "quality": judgement(kd_e, 0.003, 1000)} for flops, images, kd_e in marks
+        {"step": images // batch, "flops": flops, "images": images, "quality": judgement(kd_e, 0.003, 1000)}
+        for flops, images, kd_e in marks
     ]
-    return {"points": points, "data": {"train": 1000}}
+    return {"points": points, "data": {"train": 1000}, "training": {"batch_size": batch}}
 
 
 def staged(kd_e, epochs=25, n=1000):
@@ -1087,7 +1088,8 @@ def staged(kd_e, epochs=25, n=1000):
         {"options": {"steps": steps} | more, "quality": judgement(kd, 0.004, n)}
         for steps, kd, more in (((50, 25, 25), kd_e, {}), ((5, 5, 5), 0.5, {}), ((50, 25, 25), 0.01, {"real": True}))
     ]
-    return {"training": {"flops": 100, "epochs": epochs}, "rows": rows}
+    stages = [{"batch_size": 64}] * 3
+    return {"training": {"flops": 100, "epochs": epochs}, "rows": rows, "stages": stages}
 
 
 @pytest.mark.parametrize(
@@ -1119,6 +1121,16 @@ def test_a_cascade_that_has_learnt_little_is_not_judged(store):
     assert found.verdict == NOT_HERE and "0.080" in found.found and "covers less than 5%" in found.found
     store("denoiser-emoji-64-pixel", one_network([(101, 24_000, 0.1)]))
     assert "no mark at so few" in judged("C9.2").found
+
+
+def test_networks_of_unequal_batches_are_not_held_against_each_other(store):
+    store("denoiser-emoji-64-pixel", one_network([(90, 24_000, 0.1)], batch=240))
+    store("cascade-emoji-64", staged(0.08))
+    found = judged("C9.2")
+    assert found.verdict == NOT_HERE and found.found.endswith("but in batches of 240, not 64: 100 updates in all")
+    store("denoiser-emoji-64-latent", one_network([(90, 24_000, 0.1)], batch=240))
+    (compared,) = both_spaces.settings(verdicts.Evidence())["cascade"]
+    assert compared.word == NOT_HERE and compared.missing.endswith("trained in batches of unequal size")
 
 
 # -------------------------------------------------------------------------------------------- better autoencoders

@@ -7,7 +7,7 @@ steps and flows is; the decoder is on that of every picture.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...page.numbers import si
 from ..records import NotRecorded
@@ -44,6 +44,11 @@ def from_noise(results: Mapping) -> list[Mapping]:
 def last_within(results: Mapping, flops: float) -> Mapping | None:
     """The last mark of a denoiser's training at which that had spent no more FLOPs; None if there is none."""
     return max((p for p in results["points"] if p["flops"] <= flops), key=lambda p: p["flops"], default=None)
+
+
+def equal_batches(cascade: Mapping, one: Mapping) -> bool:
+    """Whether one network was trained in batches of the cascade's size. If not, equal FLOPs are unequal updates."""
+    return {stage["batch_size"] for stage in cascade["stages"]} == {one["training"]["batch_size"]}
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,8 @@ def _cascade(seen: Evidence, seeds: Seeds) -> list[Compared]:
     if point is None:
         raise NotRecorded("the latent network at 64 has no mark at so few training FLOPs as the cascade's")
     sides = _side(best, stages["training"]["epochs"]), _side(point, point["images"] / one["data"]["train"])
+    if not equal_batches(stages, one):
+        sides = (replace(side, flaw="trained in batches of unequal size") for side in sides)
     return [compared("training FLOPs", *sides, seeds)]
 
 

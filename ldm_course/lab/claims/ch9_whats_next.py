@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ...page.numbers import kd_e
 from ..records import NotRecorded
 from . import both_spaces
-from .both_spaces import copied, from_noise, last_within, nearest
+from .both_spaces import copied, equal_batches, from_noise, last_within, nearest
 from .ch6_three_stages import cannot_tell, enough_steps, fewest
 from .learnt import SPACES, as_good, lacking, unlike
 from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, Evidence, Finding, claim, gain, rules, worst
@@ -97,7 +97,8 @@ def _in_stages(seen: Evidence) -> Finding:
 
     Confirmed if the cascade is resolvably nearer to real pictures, refuted if it is resolvably further, and refined if
     the two cannot be told apart: then it reaches the size, and saves nothing. Not testable here where what is nearer
-    covers next to nothing of real pictures.
+    covers next to nothing of real pictures, nor where the two were trained in batches of unequal size: equal FLOPs are
+    unequal numbers of updates then.
     """
     stages, one = seen.results(CASCADE), seen.results(ONE_NETWORK)  # counted, not timed: any machine's
     spent = stages["training"]["flops"]
@@ -117,6 +118,10 @@ def _in_stages(seen: Evidence) -> Finding:
     )
     if unlearnt := unlike(nearest((best, point))["quality"]):
         return Finding(NOT_HERE, f"{shown}; of the nearer {unlearnt}")
+    if not equal_batches(stages, one):
+        batch = one["training"]["batch_size"]
+        usual = max(stage["batch_size"] for stage in stages["stages"])
+        return Finding(NOT_HERE, f"{shown}, but in batches of {batch}, not {usual}: {point['step']:,} updates in all")
     return Finding(
         REFINED if change is None else CONFIRMED if change > 0 else REFUTED,
         shown,
