@@ -118,10 +118,10 @@ def where_it_is_lost(record: Record) -> str:
     same = {key: value for key, value in real["options"].items() if key != "real"}
     before = next(row["quality"]["kd_e"] for row in drawn(record) if row["options"] == same)
     after = real["quality"]["kd_e"]
-    limit = "is the base" if after < before / 2 else "are the larger stages"
+    limit = "the base is" if after < before / 2 else "the larger stages are"
     return (
         "Put real pictures of 16 × 16 in the place of those that the base has drawn, and KD-E goes from "
-        f"{before:.3f} to {after:.3f}: {after / before:.0%} of it is left, so the main limit here {limit}."
+        f"{before:.3f} to {after:.3f}: {after / before:.0%} of it is left, so {limit} the main limit here."
     )
 
 

@@ -42,6 +42,16 @@ def test_each_smaller_stage_sees_twice_the_images_and_a_row_says_what_it_cost(ou
         assert picture.height == len(found["rows_of_the_picture"]) * 66 - 2
 
 
+def test_one_network_has_as_many_flops_in_the_same_batches(out):
+    found, one = results(out), results(out)["one"]
+    spent, batch = found["training"]["flops"], one["batch_size"]
+    assert {stage["batch_size"] for stage in found["stages"]} == {batch} and one["size"] == 64
+    assert one["network"] == found["stages"][0]["network"] and one["updates"] == one["images"] / batch
+    each = one["training_flops"] / one["images"]
+    assert spent - batch * each < one["training_flops"] <= spent
+    assert one["flops"] == 4 * _flops(one) and one["quality"]["n_generated"] == SMOKE.eval_count
+
+
 def _flops(stage):
     from ldm_course.checks import from_stored
     from ldm_course.config import UNetConfig
@@ -50,11 +60,11 @@ def _flops(stage):
 
 
 def test_what_was_judged_before_a_stop_is_kept(out, monkeypatch):
-    before = results(out)["rows"]
+    before = results(out)
     (out / "records" / "cascade-emoji-64-smoke.json").unlink()
     monkeypatch.setattr(cascade.distances, "evaluate", lambda *args: pytest.fail("judged again"))
     assert run_stages(["cascade-emoji-64"], SMOKE, out) == []
-    assert results(out)["rows"] == before
+    assert all(results(out)[part] == before[part] for part in ("rows", "one"))
 
 
 def test_small_pictures_are_means_of_the_large_ones():

@@ -41,9 +41,9 @@ def test_sentences_depend_on_the_numbers():
     close = record(row(0.3), row(0.31, 0.1), row(0.5, 0.2))
     said = cascades.augmentations(close)
     assert said.endswith("0 comes nearest (KD-E 0.300); not told apart from it: 0.1; resolvably farther: 0.2.")
-    assert cascades.where_it_is_lost(HELPS).endswith("33% of it is left, so the main limit here is the base.")
+    assert cascades.where_it_is_lost(HELPS).endswith("33% of it is left, so the base is the main limit here.")
     more = record(row(0.1), row(0.35, 0.1), row(0.35, real=True), row(0.2, 0.1, real=True))
-    assert "from 0.350 to 0.200: 57% of it is left, so the main limit here are" in cascades.where_it_is_lost(more)
+    assert "from 0.350 to 0.200: 57% of it is left, so the larger stages are" in cascades.where_it_is_lost(more)
     assert cascades.best(HELPS)["options"]["augmentation"] == 0.1 and len(cascades.drawn(HELPS)) == 4
 
 

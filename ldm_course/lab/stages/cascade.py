@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,7 +21,18 @@ from ...measure.complexity import count_parameters, unet_flops
 from ...spaces import PixelSpace
 from ...training.recipes import denoiser_of, denoiser_trainer, super_resolution_trainer
 from ...training.trainer import Trainer
-from .base import PREDICTION, SCHEDULE, Run, Stage, labels_as_in, minutes, reference_for, save_grid, steady_rate
+from .base import (
+    PREDICTION,
+    SCHEDULE,
+    Run,
+    Stage,
+    found_once,
+    labels_as_in,
+    minutes,
+    reference_for,
+    save_grid,
+    steady_rate,
+)
 from .denoisers import network_for
 
 SIDES = (16, 32, 64)
@@ -36,26 +48,29 @@ def cascade(run: Run) -> dict:
     larger one, as everywhere in the book, and the largest `Scale.cascade_images`, however long that takes.
 
     Rows: steps and augmentation, each with what it costs and how near its pictures are; and, as the most that the base
-    could give, the larger stages on real small pictures.
+    could give, the larger stages on real small pictures. `one`: a network like the base for the largest side alone, in
+    the same batches, which saw as many images as the FLOPs of the whole cascade allow.
     """
     largest = load_data("emoji", SIDES[-1], limit=run.scale.limit)
     data = small_ones(largest, SIDES)
-    trained = [_trained(run, pictures) for pictures in data]
+    trained = [_trained(run, each, SIDES[-1] // each.size * run.scale.cascade_images) for each in data]
     denoisers = [denoiser_of(trainer, PixelSpace(trainer.objective.data.size)) for trainer in trained]
     flops = [unet_flops(d.model.config, d.space.size) for d in denoisers]
     drawn = _Drawn(run, Cascade(denoisers[0], tuple(denoisers[1:])), reference_for(run, largest), data)
     plan = [{"steps": USUAL, "augmentation": level} for level in AUGMENTATIONS]
     plan += [{"steps": steps, "augmentation": AUGMENTED} for steps in STEPS]
     rows = drawn.rows([_within(run, row) for row in plan], [cost.total for cost in flops])
-    save_grid(run, drawn.shown())
     stages = [_about(run, trainer, pictures) for trainer, pictures in zip(trained, data, strict=True)]
+    spent = sum(each["training_flops"] for each in stages)
+    one, pictures = found_once(run.folder / "one", partial(_alone, drawn, largest, spent))
+    save_grid(run, torch.cat([drawn.shown(), pictures]))
     return {
         "finished": True,
         "data": {"name": largest.name, "source": largest.source, "size": largest.size, "train": len(largest)},
         "stages": stages,
         "parameters": sum(each["parameters"] for each in stages),
         "training": {
-            "flops": sum(each["training_flops"] for each in stages),
+            "flops": spent,
             "seconds": sum(each["seconds"] for each in stages),
             "images": stages[-1]["images"],
             "epochs": min(each["epochs"] for each in stages),
@@ -63,12 +78,14 @@ def cascade(run: Run) -> dict:
         "method": METHOD,
         "usual": rows[0]["quality"],
         "rows": rows,
+        "one": one,
         "rows_of_the_picture": [
             "16 pixels a side, from noise",
             "32, from these",
             "64, from these",
             "64, from real ones at 16",
             "those real ones, at 64",
+            "one network, from noise",
         ],
     }
 
@@ -88,15 +105,30 @@ def _within(run: Run, row: dict) -> dict:
     return row | {"steps": tuple(min(n, most) for n in row["steps"])}
 
 
-def _trained(run: Run, pictures: Pictures) -> Trainer:
-    size, factor = pictures.size, SIDES[-1] // pictures.size
-    config = run.train_config(images=factor * run.scale.cascade_images, seconds=None, compile=False, cuda_graph=False)
-    options = {"out": run.folder / str(size), "save_every": run.save_every}
+def _trained(run: Run, pictures: Pictures, images: int, alone: bool = False) -> Trainer:
+    """A stage for pictures of this size; or, `alone`, a network that draws them from noise, as the smallest does."""
+    size, name = pictures.size, "one" if alone else str(pictures.size)
+    config = run.train_config(images=images, seconds=None, compile=False, cuda_graph=False)
+    options = {"out": run.folder / name, "save_every": run.save_every}
     network, levels = network_for(run, pictures, PixelSpace(size)), make_schedule(SCHEDULE)
-    make = denoiser_trainer if size == SIDES[0] else super_resolution_trainer
+    make = denoiser_trainer if alone or size == SIDES[0] else super_resolution_trainer
     trainer = make(pictures, network, config, levels, PREDICTION, **options)
-    trainer.run(show=True, label=f"{run.stage}, {size} a side")
+    trainer.run(show=True, label=f"{run.stage}, {size} a side" + alone * ", one network")
     return trainer
+
+
+def _alone(drawn: _Drawn, pictures: Pictures, flops: int) -> tuple[dict, Tensor]:
+    """One network for these pictures, of no more FLOPs of training, and SHOWN that it drew."""
+    run, batch = drawn.run, drawn.run.profile.batch_size
+    network = network_for(run, pictures, PixelSpace(pictures.size))
+    images = flops // unet_flops(network, pictures.size, backward=True).total // batch * batch
+    trainer = _trained(run, pictures, images, alone=True)
+    d, steps = denoiser_of(trainer, PixelSpace(pictures.size)), min(USUAL[0], run.profile.ddim_steps)
+    count = run.profile.eval_count
+    label = labels_as_in(pictures.labels, d, count, 0)
+    made = d.generate(count, steps=steps, method=METHOD, label=label, seed=0, batch_size=run.at_once)
+    found = {"steps": steps, "updates": trainer.progress.step, "flops": steps * unet_flops(network, d.space.size).total}
+    return _about(run, trainer, pictures) | found | {"quality": distances.evaluate(made, drawn.reference)}, made[:SHOWN]
 
 
 def _about(run: Run, trainer: Trainer, pictures: Pictures) -> dict:
@@ -104,7 +136,7 @@ def _about(run: Run, trainer: Trainer, pictures: Pictures) -> dict:
     each = unet_flops(model.config, pictures.size, backward=True).total
     return {
         "size": pictures.size,
-        "network": model.config,
+        "network": asdict(model.config),
         "parameters": count_parameters(model),
         "images": progress.images,
         "epochs": progress.images / len(pictures),
@@ -185,7 +217,7 @@ STAGES = (
         "emoji at 64 by a cascade in pixels, 16 to 32 to 64, by steps and by augmentation",
         cascade,
         minutes(6, 20, hours=120),
-        networks=len(SIDES),
+        networks=len(SIDES) + 1,
         shows={"FD-E": "usual.fd_e", "images, largest": "training.images"},
     ),
 )
