@@ -132,7 +132,7 @@ def test_ratios_are_pixel_over_latent_and_blank_where_nothing_was_measured():
     assert shown["50 steps and decoding, 32 a side"] == ["0.29x", "–", "4x"]  # 40 s over 5 + 5
     assert shown["50 steps and decoding, 256 a side"] == ["–", "3.7x", "–"]
     assert shown["kept for the backward pass, an image"][2] == "16x"
-    assert shown["largest batch that fits, 32 a side (latent / pixel)"] == ["–", "5.7x", "4x"]
+    assert shown["largest batch that fits, 32 a side, LDM's 256 (latent / pixel)"] == ["–", "5.7x", "4x"]
     assert shown["training, seconds an image"] == ["1.3x", "2.7x", "–"]
     assert [picture_seconds(row, 50) for row in (None, rows[1], rows[2])] == [None, 10.0, 450.0]
     (axes,) = figures.ratio_figure(found).axes
