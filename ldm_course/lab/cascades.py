@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ..page import plotting
 from ..page.numbers import kd_e, plus_minus, si
 from .claims import both_spaces
-from .claims.verdicts import gain
+from .claims.learnt import resolved
 from .figures import stored_rows
 from .tables import Record, Table
 
@@ -98,8 +98,7 @@ def augmentations(record: Record) -> str:
     told from it."""
     usual = record["results"]["rows"][0]["options"]["steps"]
     of = {row["options"]["augmentation"]: row["quality"] for row in drawn(record) if row["options"]["steps"] == usual}
-    best = min(of, key=lambda level: of[level]["kd_e"])
-    farther = [level for level in of if (gain(of[level], of[best]) or 0) > 0]
+    best, farther = resolved(of)
     alike = [level for level in of if level not in (best, *farther)]
     said = [f"Of the augmentations in drawing, {best:g} comes nearest (KD-E {of[best]['kd_e']:.3f})"]
     said += [f"not told apart from it: {_levels(alike)}"] if alike else []

@@ -21,6 +21,7 @@ from ..page import plotting
 from ..page.numbers import NONE, kd_e, plus_minus, seconds, si
 from . import systems as counted
 from .claims.ch8_formula import TOGETHER, above
+from .claims.learnt import resolved
 from .claims.verdicts import gain
 from .stages.prompts import KINDS, METHODS, STEPS, USUAL
 from .tables import Record, Table
@@ -191,9 +192,8 @@ def what_guidance_does(record: Record) -> str:
     cannot be told apart, and what variety is left."""
     rows = _by(record, "guidance_scale")
     obeys = max(rows, key=lambda s: rows[s]["obeyed"][WHOLE]["right"])
-    near = min(rows, key=lambda s: rows[s]["quality"]["kd_e"])
+    near, farther = resolved({s: row["quality"] for s, row in rows.items()})
     less = [s for s in rows if above(rows[s]["obeyed"][WHOLE], rows[obeys]["obeyed"][WHOLE]) == -1]
-    farther = [s for s in rows if (gain(rows[s]["quality"], rows[near]["quality"]) or 0) > 0]
     first, last = min(rows), max(rows)
     spread = [f"{rows[s]['diversity']['ratio']:.2f}" for s in (first, last)]
     return (

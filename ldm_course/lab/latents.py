@@ -67,12 +67,12 @@ def budget(record: Record) -> str:
 
 def ranks(record: Record) -> Table:
     """How each measure orders the autoencoders, beside what is drawn: all, and those of one shape."""
-    alike = ranks_of(of_one_shape(record))["drawn"]
-    body = []
+    one_shape, body = of_one_shape(record), []
+    alike = ranks_of(one_shape)["drawn"]
     for name, of in record["results"]["ranks"]["drawn"].items():
         cells = [f"{x[key]:{form}}" for x in (of, alike[name]) for key, form in (("tau", "+.2f"), ("chance", ".1%"))]
         body.append([CALLED[name], *cells])
-    counts = [len(rows) for rows in (record["results"]["rows"], of_one_shape(record))]
+    counts = [len(rows) for rows in (record["results"]["rows"], one_shape)]
     titles = [[f"tau, {which} {n}", "by chance"] for which, n in zip(("all", "one shape,"), counts)]
     return ["lower is better", *titles[0], *titles[1]], body
 
@@ -82,7 +82,8 @@ def of_one_shape(record: Record) -> list[dict]:
     a pixel's shift, is another thing on another grid."""
     rows = record["results"]["rows"]
     shapes = [row["shape"] for row in rows]
-    return [row for row in rows if row["shape"] == max(shapes, key=shapes.count)]
+    usual = max(shapes, key=shapes.count)
+    return [row for row in rows if row["shape"] == usual]
 
 
 def orders(record: Record) -> Figure:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from ...page.numbers import si
 from ..records import NotRecorded
-from .learnt import SEEDS, Seeds, lacking, seeds_of, unlike
+from .learnt import ALIKE, SEEDS, Seeds, lacking, seeds_of, unlike
 from .verdicts import NOT_HERE, NOT_YET, Evidence, gain, rules
 
-BETTER, WORSE, ALIKE = "better", "worse", "not told apart"
+BETTER, WORSE = "better", "worse"
 MIXED = "better at some budgets, worse at others"
 FEW_STEPS, FLOW, VIDEO = "few-steps-cifar10-32", "flow-cifar10-32", "video-scenes-64"
 CASCADE, LATENT_64 = "cascade-emoji-64", "denoiser-emoji-64-latent"

@@ -64,16 +64,11 @@ def overfits(seen: Evidence) -> Finding:
     """Two parts, both at the same number of images seen: the gap, held-out over training loss less one, and, where it
     was recorded, the share of drawn pictures that are nearer to training pictures than to held-out ones."""
     found = dict(zip(SPACES, seen.together(*FEW)))
-    points = {space: r["points"] for space, r in found.items()}
-    images = min(of[-1]["images"] for of in points.values())
-
-    def at(value: Callable[[dict], float]) -> dict[str, float]:
-        return {space: value_at(of, images, value) for space, of in points.items()}
-
-    gaps = at(lambda p: p["loss_test"] / p["loss_train"] - 1)
+    images, at = at_equal_images({space: r["points"] for space, r in found.items()})
+    gaps = at["gap"]
     words, shown = [gap_smaller(**gaps)], ["held-out loss over training loss" + _by_space(gaps, "+.1%")]
-    if all("copied" in p for of in points.values() for p in of):
-        shares, errors = at(itemgetter("copied")), at(itemgetter("copied_error"))
+    if "copied" in at:
+        shares, errors = at["copied"], at["copied_error"]
         words.append(copies_fewer(shares, errors))
         shown.append(f"nearer to training pictures{_by_space(shares, '.0%')}, ± {max(errors.values()):.0%}")
     word = worst(*words)
@@ -83,6 +78,16 @@ def overfits(seen: Evidence) -> Finding:
         f"{found['pixel']['data']['train']:,} pictures, after {images:,} images: {'; '.join(shown)}",
         holds.get(word, "A latent is no protection against learning a small set by heart; held-out loss tells."),
     )
+
+
+def at_equal_images(points: dict[str, list[dict]]) -> tuple[int, dict[str, dict[str, float]]]:
+    """The most images that all trainings have seen; and what was judged there, by training: the `gap`, held-out over
+    training loss less one, and, where all have it, `copied` and `copied_error` (see `value_at`)."""
+    images = min(of[-1]["images"] for of in points.values())
+    parts: dict[str, Callable[[dict], float]] = {"gap": lambda p: p["loss_test"] / p["loss_train"] - 1}
+    if all("copied" in p for of in points.values() for p in of):
+        parts |= {name: itemgetter(name) for name in ("copied", "copied_error")}
+    return images, {name: {s: value_at(of, images, part) for s, of in points.items()} for name, part in parts.items()}
 
 
 def _by_space(values: dict[str, float], form: str) -> str:

@@ -77,10 +77,19 @@ def seeds_of(results: dict | None) -> Seeds:
     return Seeds(min(len(c.kd_e) for c in found.values()), {s: stability.spread(c.kd_e) for s, c in found.items()})
 
 
+ALIKE = "not told apart"
+
+
 def nearer(pixel: dict, latent: dict, seeds: Seeds) -> str:
-    """The space whose judged pictures are nearer to real ones, with the scatter of the seeds, or "not told apart"."""
+    """The space whose judged pictures are nearer to real ones, with the scatter of the seeds, or ALIKE."""
     change = gain(pixel, latent, seeds.between(pixel, latent))
-    return "not told apart" if change is None else "latent" if change > 0 else "pixel"
+    return ALIKE if change is None else "latent" if change > 0 else "pixel"
+
+
+def resolved(judged: Mapping[float, dict]) -> tuple[float, list[float]]:
+    """Of judged sets by a setting: the setting that comes nearest to real pictures, and those resolvably farther."""
+    best = min(judged, key=lambda x: judged[x]["kd_e"])
+    return best, [x for x in judged if (gain(judged[x], judged[best]) or 0) > 0]
 
 
 def better(before: dict, after: dict, seeds: float = 0.0) -> str:
