@@ -59,7 +59,8 @@ def one_line(error: ValidationError) -> str:
     found = error.errors(include_url=False)[0]
     if found["type"] == "value_error":  # raised by a check of ours, which has said it all
         return " ".join(str(found["ctx"]["error"]).split())
-    where = ".".join(map(str, found["loc"]))
+    names = map(str, found["loc"])  # an entry of a file may be called anything
+    where = ".".join(name if name.isprintable() else reprlib.repr(name) for name in names)
     if found["type"].startswith("missing"):
         return f"{where} is missing"
     usual = found["msg"].replace("Input should be", "expected")

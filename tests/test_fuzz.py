@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_mistakes import NETWORK, parts, put
@@ -99,6 +99,7 @@ def test_any_metadata_of_a_state(text):
 
 @EASY
 @given(JSON)
+@example({"\n": None})
 def test_any_json_as_a_configuration(value):
     for kind in (UNetConfig, DiTConfig, TextConfig, CLIPConfig, AutoencoderConfig, TrainConfig, Meta):
         told(lambda kind=kind: from_json(kind, json.dumps(value)))
