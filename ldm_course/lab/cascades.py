@@ -38,32 +38,40 @@ def bars(bills: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def stages(record: Record) -> Table:
-    """The stages of the cascade: what each was trained on, and what that cost."""
+    """The stages of the cascade, and the one network beside it: what each was trained on, and what that cost."""
     r = record["results"]
+    names = [f"{of['size']} × {of['size']}" for of in r["stages"]] + [f"one network, {r['one']['size']} alone"]
     body = [
         [
-            f"{of['size']} × {of['size']}",
+            name,
             si(of["parameters"]),
             f"{of['images']:,}",
             f"{of['epochs']:.1f}",
             si(of["training_flops"], "FLOP"),
             f"{of['training_flops'] / r['training']['flops']:.0%}",
         ]
-        for of in r["stages"]
+        for name, of in zip(names, [*r["stages"], r["one"]], strict=True)
     ]
-    return ["stage", "parameters", "images seen", "epochs", "FLOPs of training", "of all"], body
+    return ["stage", "parameters", "images seen", "epochs", "FLOPs of training", "of the cascade's"], body
 
 
 def rows(record: Record) -> Table:
-    """Steps and augmentation: what a picture costs, and how near the pictures are; the larger stages on real ones."""
+    """Steps and augmentation: what a picture costs, and how near the pictures are; the larger stages on real ones; and
+    the one network."""
     body = []
     for row in record["results"]["rows"]:
-        options, q = row["options"], row["quality"]
+        options = row["options"]
         steps = " + ".join(map(str, options["steps"][1:] if options.get("real") else options["steps"]))
         of = "real pictures of 16 × 16" if options.get("real") else "noise"
-        near = [kd_e(q), plus_minus(q["fd_e"], q["fd_e_error"], 0)]
-        body.append([f"{steps} from {of}", f"{options['augmentation']:g}", si(row["flops"], "FLOP"), *near])
-    return ["steps", "augmentation", "FLOPs a picture", "KD-E", "FD-E"], body
+        body.append([f"{steps} from {of}", f"{options['augmentation']:g}", *_cost_and_quality(row)])
+    one = record["results"]["one"]
+    body.append([f"{one['steps']} of one network", "", *_cost_and_quality(one)])
+    return ["steps", "augmentation", "FLOPs a picture", "KD-E", "FD-E", "recall"], body
+
+
+def _cost_and_quality(row: Mapping) -> list[str]:
+    q = row["quality"]
+    return [si(row["flops"], "FLOP"), kd_e(q), plus_minus(q["fd_e"], q["fd_e_error"], 0), f"{q['recall']:.1%}"]
 
 
 def drawn(record: Record) -> list[Mapping]:
@@ -76,20 +84,27 @@ def best(record: Record) -> Mapping:
     return both_spaces.nearest(drawn(record))
 
 
-_UNEQUAL = "; but that one was trained in batches of another size, so that equal FLOPs are unequal updates."
-
-
-def beside_one(record: Record, one: Record) -> str:
-    """What the cascade has come to beside one pixel network that was trained on no more FLOPs, and where that ends, in
-    a sentence; empty where it has no mark at so few."""
-    spent, last = record["results"]["training"]["flops"], one["results"]["points"][-1]
-    if (point := both_spaces.last_within(one["results"], spent)) is None:
-        return ""
+def beside_one(record: Record) -> str:
+    """What the cascade has come to beside one network of as many FLOPs, in a sentence."""
+    r = record["results"]
+    one = r["one"]["quality"]["kd_e"]
     return (
-        f"After training of {si(spent, 'FLOP')} the cascade has a KD-E of {best(record)['quality']['kd_e']:.3f}, one "
-        f"pixel network of no more {point['quality']['kd_e']:.3f}, and after {last['flops'] / spent:.1f} times as many "
-        f"{last['quality']['kd_e']:.3f}"
-        + ("." if both_spaces.equal_batches(record["results"], one["results"]) else _UNEQUAL)
+        f"After training of {si(r['training']['flops'], 'FLOP')} each, in equal batches, the cascade has a KD-E of "
+        f"{best(record)['quality']['kd_e']:.3f} and one pixel network {one:.3f}."
+    )
+
+
+def coverage(record: Record) -> str:
+    """Recall and precision of the cascade and of the one network, beside real pictures' own, in a sentence."""
+    mine, other = best(record)["quality"], record["results"]["one"]["quality"]
+    recall, precision = (
+        f"{mine[of]:.1%} for the cascade and {other[of]:.1%} for the one network ({mine[of + '_real']:.0%} for other "
+        "real pictures)"
+        for of in ("recall", "precision")
+    )
+    return (
+        f"Recall, the share of real pictures near which something is drawn, is {recall}; precision, the share of what "
+        f"is drawn that lies near real pictures, is {precision}."
     )
 
 
@@ -129,16 +144,22 @@ def sheet(record: Record) -> Figure:
     return plotting.named_rows({name: row[:6] for name, row in stored_rows(record).items()}, scale=2)
 
 
-def by_training(record: Record, one: Record, of_latents: Record | None = None) -> Figure:
-    """KD-E against FLOPs of training, first stage included: one pixel network on its way, the cascade, and where there
-    is a record of it, the latent network of the standard autoencoder."""
+def by_training(record: Record, longer: Record, of_latents: Record | None = None) -> Figure:
+    """KD-E against FLOPs of training, first stage included: the cascade, the one network of as many FLOPs, one like it
+    on its way that was trained for `longer`, and where there is a record of it, the latent network of the standard
+    autoencoder."""
     figure, axes = plotting.subplots(figsize=(7.0, 3.6))
-    points = one["results"]["points"]
+    r, look = record["results"], {"capsize": 2, "ms": 5}
+    points = longer["results"]["points"]
     bars = [2 * (p["quality"].get("kd_e_error") or 0) for p in points]
-    look = {"capsize": 2, "ms": 5}
+    label = f"one network, batches of {longer['results']['training']['batch_size']}"
     x, y = [p["flops"] for p in points], [p["quality"]["kd_e"] for p in points]
-    axes.errorbar(x, y, bars, fmt="o-", color=plotting.PIXEL, label="one network, pixels", **look)
-    spent = {"cascade, pixels": (record["results"]["training"]["flops"], best(record)["quality"], "D", SHADES[1])}
+    axes.errorbar(x, y, bars, fmt="o--", color=plotting.NEUTRAL, label=label, **look)
+    batch = r["one"]["batch_size"]
+    spent = {
+        f"one network, batches of {batch}": (r["one"]["training_flops"], r["one"]["quality"], "o", plotting.PIXEL),
+        f"cascade, batches of {batch}": (r["training"]["flops"], best(record)["quality"], "D", SHADES[1]),
+    }
     if of_latents:
         row = next(row for row in of_latents["results"]["rows"] if row["method"] == "standard")
         spent["latents, a smaller network"] = row["training_flops"], row["quality"], "s", plotting.LATENT

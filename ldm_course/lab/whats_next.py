@@ -101,8 +101,8 @@ def _channels(of: int) -> dict[str, int]:
 
 
 def _cascade(record: Record) -> list[Row]:
-    """The cascade at its best and at its fewest steps."""
-    r = record["results"]
+    """The cascade at its best and at its fewest steps, and one network of as many FLOPs."""
+    r, one = record["results"], record["results"]["one"]
     best, least = cascades.best(record), min(cascades.drawn(record), key=lambda row: row["evaluations"])
     steps = {" + ".join(map(str, row["options"]["steps"])): row for row in (best, least)}
     return [
@@ -118,6 +118,18 @@ def _cascade(record: Record) -> list[Row]:
             {Call.of(of["network"], of["size"]): n for of, n in zip(r["stages"], row["options"]["steps"], strict=True)},
         )
         for name, row in steps.items()
+    ] + [
+        Row(
+            f"9.2, {_at(r)}",
+            "one network for the largest side",
+            "pixel",
+            one["parameters"],
+            one["training_flops"],
+            one["steps"],
+            None,
+            one["quality"],
+            {Call.of(one["network"], one["size"]): one["steps"]},
+        )
     ]
 
 

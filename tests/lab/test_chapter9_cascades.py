@@ -4,8 +4,9 @@ from ldm_course.lab import cascades, records
 from ldm_course.lab.figures import stored_rows
 
 
-def quality(kd_e):
-    return {"kd_e": kd_e, "kd_e_error": 0.01, "fd_e": 1000 * kd_e, "fd_e_error": 5.0, "n_generated": 9}
+def quality(kd_e, recall=0.25, precision=0.5):
+    near = {"recall": recall, "precision": precision, "recall_real": 0.8, "precision_real": 0.9}
+    return {"kd_e": kd_e, "kd_e_error": 0.01, "fd_e": 1000 * kd_e, "fd_e_error": 5.0, "n_generated": 9} | near
 
 
 def row(kd_e, augmentation=0.0, steps=(50, 25, 25), **more):
@@ -19,7 +20,8 @@ def record(*rows):
         | {"batch_size": 64}
         for side, flops in ((16, 1e12), (32, 2e12), (64, 5e12))
     ]
-    return {"results": {"stages": stages, "training": {"flops": 8e12}, "rows": list(rows)}}
+    one = stages[-1] | {"training_flops": 7.9e12, "steps": 50, "flops": 2e9, "quality": quality(0.6, 0.125, 0.0)}
+    return {"results": {"stages": stages, "training": {"flops": 8e12}, "rows": list(rows), "one": one}}
 
 
 HELPS = record(row(0.5), row(0.3, 0.1), row(0.4, 0.2), row(0.35, 0.1, (5, 5, 5)), row(0.1, 0.1, real=True))
@@ -28,11 +30,13 @@ HELPS = record(row(0.5), row(0.3, 0.1), row(0.4, 0.2), row(0.35, 0.1, (5, 5, 5))
 def test_a_row_for_each_and_a_cell_under_each_title():
     for head, body in (cascades.stages(HELPS), cascades.rows(HELPS)):
         assert body and {len(cells) for cells in body} == {len(head)}
-    assert [cells[-1] for cells in cascades.stages(HELPS)[1]] == ["12%", "25%", "62%"]
-    assert [cells[0] for cells in cascades.rows(HELPS)[1]][-2:] == [
+    assert [cells[-1] for cells in cascades.stages(HELPS)[1]] == ["12%", "25%", "62%", "99%"]
+    assert [cells[0] for cells in cascades.rows(HELPS)[1]][-3:] == [
         "5 + 5 + 5 from noise",
         "25 + 25 from real pictures of 16 × 16",
+        "50 of one network",
     ]
+    assert cascades.rows(HELPS)[1][-1][2:] == ["2 GFLOP", "0.600 ± 0.010", "600 ± 5", "12.5%"]
 
 
 def test_sentences_depend_on_the_numbers():
@@ -56,19 +60,25 @@ def test_a_bar_ends_at_the_sum_of_its_parts():
 
 
 def test_training_is_on_one_axis():
-    one = {"results": {"points": [{"flops": 1e12, "quality": quality(0.9)}, {"flops": 1e13, "quality": quality(0.4)}]}}
+    points = [{"flops": 1e12, "quality": quality(0.9)}, {"flops": 1e13, "quality": quality(0.4)}]
+    longer = {"results": {"points": points, "training": {"batch_size": 256}}}
     standard = {"method": "standard", "training_flops": 3e12, "quality": quality(0.2)}
-    figure = cascades.by_training(HELPS, one, {"results": {"rows": [standard]}})
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["one network, pixels", "cascade, pixels", "latents, a smaller network"]
-    assert len(cascades.by_training(HELPS, one).axes[0].get_legend().get_texts()) == 2
-    one["results"]["training"] = {"batch_size": 64}
-    said = cascades.beside_one(HELPS, one)
-    assert "of 8 TFLOP the cascade has a KD-E of 0.300, one pixel network of no more 0.900" in said
-    assert said.endswith("after 1.2 times as many 0.400.")
-    other = {"results": one["results"] | {"training": {"batch_size": 256}}}
-    assert cascades.beside_one(HELPS, other).endswith("0.400" + cascades._UNEQUAL)
-    assert cascades.beside_one(HELPS, {"results": {"points": one["results"]["points"][1:]}}) == ""
+    axes = cascades.by_training(HELPS, longer, {"results": {"rows": [standard]}}).axes[0]
+    lines = {bars.get_label(): bars.lines[0].get_xydata().tolist() for bars in axes.containers}
+    assert lines == {
+        "one network, batches of 256": [[1e12, 0.9], [1e13, 0.4]],
+        "one network, batches of 64": [[7.9e12, 0.6]],
+        "cascade, batches of 64": [[8e12, 0.3]],
+        "latents, a smaller network": [[3e12, 0.2]],
+    }
+    assert len(cascades.by_training(HELPS, longer).axes[0].containers) == 3
+
+
+def test_the_one_network_is_said_beside_the_cascade():
+    assert cascades.beside_one(HELPS).endswith("the cascade has a KD-E of 0.300 and one pixel network 0.600.")
+    said = cascades.coverage(HELPS)
+    assert "is 25.0% for the cascade and 12.5% for the one network (80% for other real" in said
+    assert "is 50.0% for the cascade and 0.0% for the one network (90% for other real pictures)." in said
 
 
 def test_the_sheet_has_each_stage_under_its_name_from_the_stored_picture():

@@ -72,6 +72,8 @@ RESULTS = {
         "parameters": 5_400_000,
         "training": {"flops": 6e14},
         "stages": [{"size": n, "network": unet(in_channels=3 if n == 16 else 7)} for n in (16, 32, 64)],
+        "one": {"parameters": 1_800_000, "training_flops": 6e14, "steps": 50, "quality": judged(0.6)}
+        | {"size": 64, "network": unet()},
         "rows": [
             {"options": {"steps": steps} | more, "evaluations": sum(steps), "quality": judged(kd)}
             for steps, kd, more in (
@@ -159,6 +161,7 @@ def test_every_stage_has_its_rows_and_every_number_its_column(keep):
     assert by_section["9.2, emoji at 64"] == [
         ("cascade, 50 + 25 + 25 steps", "pixel", 100, 0.08),
         ("cascade, 5 + 5 + 5 steps", "pixel", 15, 0.5),
+        ("one network for the largest side", "pixel", 50, 0.6),
     ]
     in_pixels = [(m, n) for m, space, n, _ in by_section["9.3, cifar10 at 32"] if space == "pixel"]
     assert in_pixels == [("teacher", 1), ("teacher", 50), ("distilled", 1), ("distilled", 4), ("without a teacher", 1)]

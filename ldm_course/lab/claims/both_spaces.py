@@ -46,11 +46,6 @@ def last_within(results: Mapping, flops: float) -> Mapping | None:
     return max((p for p in results["points"] if p["flops"] <= flops), key=lambda p: p["flops"], default=None)
 
 
-def equal_batches(cascade: Mapping, one: Mapping) -> bool:
-    """Whether one network was trained in batches of the cascade's size. If not, equal FLOPs are unequal updates."""
-    return {stage["batch_size"] for stage in cascade["stages"]} == {one["training"]["batch_size"]}
-
-
 @dataclass(frozen=True)
 class Side:
     """What one space has at a budget: its `quality`, after so many `epochs`, by so many `pictures`; `flaw`, what speaks
@@ -217,13 +212,14 @@ def _video(seen: Evidence, seeds: Seeds) -> list[Compared]:
 def _cascade(seen: Evidence, seeds: Seeds) -> list[Compared]:
     """Emoji at 64: the cascade, in pixels, at its best number of steps, against one latent network at the last mark of
     its training at which that had spent no more FLOPs. Both are counted, not timed, so that records of two kinds of
-    machine may stand side by side."""
+    machine may stand side by side; not so networks trained in unequal batches, whose equal FLOPs are unequal numbers of
+    updates."""
     stages, one = seen.results(CASCADE), seen.results(LATENT_64)
     best, point = nearest(from_noise(stages)), last_within(one, stages["training"]["flops"])
     if point is None:
         raise NotRecorded("the latent network at 64 has no mark at so few training FLOPs as the cascade's")
     sides = _side(best, stages["training"]["epochs"]), _side(point, point["images"] / one["data"]["train"])
-    if not equal_batches(stages, one):
+    if {stage["batch_size"] for stage in stages["stages"]} != {one["training"]["batch_size"]}:
         sides = (replace(side, flaw="trained in batches of unequal size") for side in sides)
     return [compared("training FLOPs", *sides, seeds)]
 
