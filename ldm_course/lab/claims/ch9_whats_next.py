@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from ...page.numbers import kd_e, si
 from ..records import NotRecorded
 from . import both_spaces
-from .both_spaces import copied, from_noise, nearest
+from .both_spaces import CASCADE, FEW_STEPS, VIDEO, copied, from_noise, nearest
 from .ch6_three_stages import cannot_tell, enough_steps, fewest
 from .learnt import SPACES, as_good, lacking, unlike
 from .verdicts import CONFIRMED, NOT_HERE, REFINED, REFUTED, Evidence, Finding, claim, gain, rules, worst
 
-FEW_STEPS = "few-steps-cifar10-32"
 EITHER = (CONFIRMED, REFINED, NOT_HERE, REFUTED)  # of a claim that holds if it holds in one space
 LATENTS = "latents-emoji-64"
 REBUILT, NEAR = "KD-E of reconstructions", "PSNR, turned round"
@@ -85,9 +84,6 @@ def _pairs(rows: list[dict]) -> tuple[int, int]:
             drawn = gain(after["quality"], row["quality"])
             signs += [] if None in (rebuilt, drawn) else [math.copysign(1, rebuilt * drawn)]
     return signs.count(1), signs.count(-1)
-
-
-CASCADE = "cascade-emoji-64"
 
 
 @claim("C9.2", "Cascades reach high resolution in several stages.", "emoji at 64, in three stages and in one")
@@ -202,7 +198,6 @@ def _what_is_left(found: dict) -> str:
     )
 
 
-VIDEO = "video-scenes-64"
 SIGNS = {  # of coherence, among `coherence.MEASURES`, in short
     "kept": "share of things found again",
     "bend": "widths by which a step differs from the one before it",
